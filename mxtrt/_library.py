@@ -1,0 +1,48 @@
+"""Loads mxtrt's operators into MXNet."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from pathlib import Path
+
+from mxtrt import _bridge, compat
+
+_PATH = Path(__file__).with_name("libmxtrt_op.so")
+_lock = threading.Lock()
+_loaded = False
+
+
+def load() -> None:
+    """Load the operator library into MXNet and connect it with the bridge, once per process.
+
+    Raises
+    ------
+    mxtrt.errors.MXNetNotInstalled
+        No MXNet distribution is installed.
+    """
+    global _loaded
+    if _loaded:
+        return
+    with _lock:
+        if _loaded:
+            return
+        compat.prepare()
+        import mxnet as mx
+
+        mx.library.load(str(_PATH), verbose=False)
+        _bridge.attach(str(_PATH))
+        atexit.register(_finish)
+        _loaded = True
+
+
+def _finish() -> None:
+    """Let MXNet finish what is in flight, then keep its threads out of the exiting interpreter."""
+    import mxnet as mx
+
+    try:
+        mx.nd.waitall()
+    except mx.MXNetError:
+        pass  # the work failed; there is nobody left to tell
+    finally:
+        _bridge.detach()

@@ -1,0 +1,44 @@
+"""Run MXNet models in ONNX Runtime and TensorRT, inside the same MXNet symbol.
+
+    sym, params = mxtrt.optimize(sym, params)
+
+Importing mxtrt makes MXNet importable on today's Python and NumPy, so import it first where that
+is needed. The pipeline is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import compat, errors
+
+compat.prepare()
+
+if TYPE_CHECKING:
+    from .operator import release, report
+    from .pipeline import explain, optimize
+    from .reports import Report
+
+__version__ = "0.1.0"
+__all__ = ["Report", "errors", "explain", "optimize", "release", "report"]
+
+_HOMES = {
+    "Report": ".reports",
+    "explain": ".pipeline",
+    "optimize": ".pipeline",
+    "release": ".operator",
+    "report": ".operator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,41 @@
+"""MXNet's arrays as NumPy sees them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mxnet.base import _LIB, check_call
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+TYPE_FLAGS = {
+    "float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6,
+    "bool": 7,
+}  # fmt: skip
+"""MXNet's type flag for each dtype (``mshadow/base.h``)."""
+
+DTYPES = {flag: dtype for dtype, flag in TYPE_FLAGS.items()}
+"""The dtype for each of MXNet's type flags."""
+
+
+def numpy_view(array: mx.nd.NDArray) -> np.ndarray[Any, Any]:
+    """Return a read-only NumPy view of an array on the CPU: MXNet's own memory, no copy.
+
+    The view holds the array, so the memory lives as long as the view. MXNet may move the weights
+    of a convolution to another place when it runs it: do not keep a view beyond the moment.
+    """
+    array.wait_to_read()
+    pointer = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    dtype = np.dtype(array.dtype)
+    nbytes = int(np.prod(array.shape, dtype=np.int64)) * dtype.itemsize
+    if not nbytes:
+        return np.empty(array.shape, dtype)
+    memory = (ctypes.c_char * nbytes).from_address(pointer.value or 0)
+    memory._owner = array  # type: ignore[attr-defined]
+    view = np.frombuffer(memory, dtype).reshape(array.shape)
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,160 @@
+"""The ONNX Runtime engine: parts on the CPU, on MXNet's own memory.
+
+Inputs and outputs are bound by address, so nothing is copied on the way in or out. Weights are
+handed over as views of MXNet's arrays; ONNX Runtime lays them out for its kernels while the
+session is made and does not read MXNet's memory afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from ..arrays import TYPE_FLAGS, numpy_view
+from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise EngineNotAvailable(
+        f"engine='onnxruntime' needs the package onnxruntime: {error}"
+    ) from error
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from .._bridge import Buffer
+    from ..options import Options
+
+kind = "onnxruntime"
+PROVIDERS = ["CPUExecutionProvider"]
+MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
+
+_NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
+
+Binding = tuple[Any, ...]
+"""What a set of bound addresses is known by."""
+
+
+class OnnxRuntimeEngine:
+    """One ONNX Runtime session and the addresses bound to it."""
+
+    kind = kind
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.session = session
+        self._inputs = [info.name for info in session.get_inputs()]
+        self._outputs = [info.name for info in session.get_outputs()]
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[Binding, ort.IOBinding] = OrderedDict()
+        self._nothing = np.zeros(64, np.uint8)  # an address for arrays without elements
+
+    def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
+        """Run the session on MXNet's memory; see `Engine.execute`."""
+        key = tuple((b.address, b.shape) for b in (*inputs, *outputs))
+        with self._lock:
+            binding = self._idle.pop(key, None)
+        if binding is None:
+            binding = self._bind(inputs, outputs)
+        try:
+            self.session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        with self._lock:
+            self._idle[key] = binding
+            if len(self._idle) > MAX_BINDINGS:
+                self._idle.popitem(last=False)
+
+    def _bind(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> ort.IOBinding:
+        binding = self.session.io_binding()
+        for name, buffer in zip(self._inputs, inputs):
+            binding.bind_input(name, *self._place(buffer))
+        for name, buffer in zip(self._outputs, outputs):
+            binding.bind_output(name, *self._place(buffer))
+        return binding
+
+    def _place(self, buffer: Buffer) -> tuple[Any, ...]:
+        address = buffer.address or self._nothing.ctypes.data
+        return "cpu", 0, _NUMPY_TYPES[buffer.dtype], buffer.shape, address
+
+
+def refuses(scratch: onnx.ModelProto) -> str | None:
+    """Return why ONNX Runtime has no kernel for a scratch model, or None."""
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 4
+    try:
+        ort.InferenceSession(_weights_as_inputs(scratch), settings, providers=PROVIDERS)
+    except Exception as error:
+        return f"ONNX Runtime: {_sentence(error)}"
+    return None
+
+
+def build(
+    proto: onnx.ModelProto,
+    weights: Mapping[str, mx.nd.NDArray],
+    options: Options,
+) -> OnnxRuntimeEngine:
+    """Build a session; see `Builder.build`."""
+    settings = _session_options(options.session_options)
+    views = [numpy_view(array) for array in weights.values()]
+    if views:
+        values = [ort.OrtValue.ortvalue_from_numpy(view) for view in views]
+        settings.add_external_initializers(list(weights), values)
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), settings, providers=PROVIDERS)
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
+    return OnnxRuntimeEngine(session)
+
+
+def _session_options(given: Mapping[str, Any]) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = num_threads()
+    for name, value in given.items():
+        if "." in name:
+            settings.add_session_config_entry(name, str(value))
+            continue
+        known = [n for n in dir(settings) if not n.startswith("_")]
+        if name not in known:
+            raise BadOption(f"session_options: no setting {name!r}{nearest(name, known)}")
+        try:
+            setattr(settings, name, value)
+        except (TypeError, AttributeError):
+            raise BadOption(f"session_options: {name}={value!r} is of a wrong type") from None
+    return settings
+
+
+def num_threads() -> int:
+    """Return how many threads MXNet's own settings allow, else the processors of this process."""
+    for name in ("OMP_NUM_THREADS", "MXNET_OMP_MAX_THREADS"):
+        text = os.environ.get(name, "").split(",")[0]
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    return len(os.sched_getaffinity(0))
+
+
+def _weights_as_inputs(scratch: onnx.ModelProto) -> bytes:
+    """Return the scratch model with its weights as inputs: kernels are chosen by type alone."""
+    model = onnx.ModelProto()
+    model.CopyFrom(scratch)
+    del model.graph.initializer[:]
+    for tensor in scratch.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            model.graph.input.append(info)
+        else:
+            model.graph.initializer.append(tensor)
+    return bytes(model.SerializeToString())
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message without ONNX Runtime's prefix of codes."""
+    return str(error).split(" : ")[-1].strip()

@@ -1,0 +1,72 @@
+"""Every error that mxtrt raises on purpose, as one tree.
+
+    MxtrtError
+    ├── UserError                  something the caller can change
+    │   ├── MXNetNotInstalled      no distribution of MXNet is installed (an ImportError)
+    │   ├── BadModel               a symbol or params file cannot be read (a ValueError)
+    │   ├── BadParams              parameters are missing, left over, or of a wrong shape or dtype
+    │   ├── BadOption              an option or one of its values does not exist (a ValueError)
+    │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
+    │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
+    │   └── EngineNotAvailable     the engine that was asked for cannot run here
+    ├── UnsupportedOp              why one node stays in MXNet; caught by the partitioner
+    └── EngineError                an engine failed while it was built or run
+
+The command line prints a ``UserError`` as one sentence; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MxtrtError(Exception):
+    """Base of every error that mxtrt raises on purpose."""
+
+
+class UserError(MxtrtError):
+    """Something the caller can change: a file, an argument, an installation."""
+
+
+class MXNetNotInstalled(UserError, ImportError):
+    """No distribution of MXNet is installed."""
+
+
+class BadModel(UserError, ValueError):
+    """A symbol or params file cannot be read."""
+
+
+class BadParams(UserError, ValueError):
+    """Parameters are missing, left over, or of a wrong shape or dtype."""
+
+
+class BadOption(UserError, ValueError):
+    """An option, or one of its values, does not exist."""
+
+
+class ShapeNeeded(UserError, ValueError):
+    """A shape has to be passed."""
+
+
+class ShapesDisagree(UserError, ValueError):
+    """Shapes or dtypes do not fit the model, or an array does not fit an engine."""
+
+
+class EngineNotAvailable(UserError):
+    """The engine that was asked for cannot run here."""
+
+
+class UnsupportedOp(MxtrtError):
+    """Why one node stays in MXNet: the sentence that the report shows."""
+
+
+class EngineError(MxtrtError):
+    """An engine failed while it was built or run."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

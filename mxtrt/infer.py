@@ -1,0 +1,155 @@
+"""Shapes and dtypes of every tensor, from MXNet's own inference, with sizes left open.
+
+MXNet infers shapes only where every size is known; given a partly known shape its operators
+raise, or compute with -1. So each node is inferred on its own, twice, with two different
+numbers in place of the unknown sizes: a size that comes out the same both times is a constant,
+any other stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import mxnet as mx
+
+from .graph import Shape
+from .symbol_json import build_symbol
+
+PROBES = (480, 960)  # divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits
+"""What stands in for unknown sizes."""
+
+SAME_SHAPE = frozenset(
+    {"Activation", "BatchNorm", "BlockGrad", "Cast", "Dropout", "LeakyReLU", "_copy", "clip",
+     "_minus_scalar", "_mul_scalar", "_plus_scalar", "_div_scalar", "_rminus_scalar",
+     "_rdiv_scalar", "_maximum_scalar", "_minimum_scalar", "_power_scalar", "amp_cast",
+     "relu", "sigmoid", "tanh"}
+)  # fmt: skip
+"""Operators whose first input has their output's shape: ranks are traced back through them."""
+
+NodeShapes = tuple[list[Shape], list[Shape]]
+
+
+class NodeInference:
+    """Infers single nodes, remembering what it inferred."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, NodeShapes | None] = {}
+
+    def __call__(
+        self, node: Mapping[str, Any], inputs: Sequence[Shape], is_param: Sequence[bool]
+    ) -> NodeShapes | None:
+        """Return the shapes of a node's inputs and outputs, or None where MXNet refuses.
+
+        Parameters
+        ----------
+        node : mapping
+            The node as it stands in the symbol's JSON.
+        inputs : sequence of Shape
+            What is known of its inputs.
+        is_param : sequence of bool
+            Which inputs are parameters: their shapes are left to MXNet when they do not fit
+            the numbers that stand in for unknown sizes.
+        """
+        attrs = tuple(sorted(node.get("attrs", {}).items()))
+        key = (
+            node["op"],
+            attrs,
+            tuple(inputs),
+            tuple(is_param),
+            "subgraphs" in node and node["name"],
+        )
+        if key not in self._known:
+            self._known[key] = self._infer(node, inputs, is_param)
+        return self._known[key]
+
+    def _infer(
+        self, node: Mapping[str, Any], inputs: Sequence[Shape], is_param: Sequence[bool]
+    ) -> NodeShapes | None:
+        if all(shape is not None and None not in shape for shape in inputs):
+            return infer_node(node, inputs)
+        assumed = _stand_in(node, inputs)
+        found = _probe(node, assumed)
+        if found is None and any(is_param):
+            found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)])
+        if found is not None and assumed is not inputs:
+            found[0][0] = None
+        return found
+
+
+def infer_node(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
+    """Return the shapes that MXNet infers for one node, or None where it refuses."""
+    symbol = single_node_symbol(node, len(inputs))
+    known = {f"x{i}": shape for i, shape in enumerate(inputs) if shape is not None}
+    try:
+        args, outs, aux = symbol.infer_shape_partial(**known)
+    except mx.base.MXNetError:
+        return None
+    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
+    by_name = dict(zip(names, (*(args or ()), *(aux or ()))))
+    read = [to_shape(by_name[f"x{i}"]) for i in range(len(inputs))]
+    return read, [to_shape(shape) for shape in outs or ()]
+
+
+def single_node_symbol(node: Mapping[str, Any], num_inputs: int) -> mx.sym.Symbol:
+    """Return the symbol that is one node, reading variables ``x0``, ``x1``, …"""
+    variables = [{"op": "null", "name": f"x{i}", "inputs": []} for i in range(num_inputs)]
+    alone = {**node, "inputs": [[i, 0, 0] for i in range(num_inputs)], "name": "node"}
+    internals = build_symbol([*variables, alone], [(num_inputs, 0)]).get_internals()
+    outputs = [i for i, name in enumerate(internals.list_outputs()) if name.startswith("node_")]
+    return mx.sym.Group([internals[i] for i in outputs])
+
+
+def to_shape(shape: Sequence[int] | None) -> Shape:
+    """Return MXNet's shape with None for what it does not know, in either of its notations."""
+    if shape is None:
+        return None
+    if mx.util.is_np_shape():
+        return tuple(None if size < 0 else int(size) for size in shape)
+    return tuple(int(size) or None for size in shape) or None
+
+
+def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
+    first, second = (infer_node(node, [_fill(s, probe) for s in inputs]) for probe in PROBES)
+    if first is None or second is None:
+        return None
+    read = [
+        known if known is not None else _agree(a, b)
+        for known, a, b in zip(inputs, first[0], second[0])
+    ]
+    return read, [_agree(a, b) for a, b in zip(first[1], second[1])]
+
+
+def _fill(shape: Shape, number: int) -> Shape:
+    return None if shape is None else tuple(number if size is None else size for size in shape)
+
+
+def _agree(one: Shape, two: Shape) -> Shape:
+    if one is None or two is None or len(one) != len(two):
+        return None
+    return tuple(a if a == b else None for a, b in zip(one, two))
+
+
+def _stand_in(node: Mapping[str, Any], inputs: Sequence[Shape]) -> Sequence[Shape]:
+    """Return a shape for what a flattening FullyConnected reads when nothing is known of it."""
+    flatten = node.get("attrs", {}).get("flatten", "True").lower() in {"true", "1"}
+    if node["op"] != "FullyConnected" or not flatten or inputs[0] is not None:
+        return inputs
+    weight = inputs[1]
+    return inputs if weight is None else [(None, weight[1]), *inputs[1:]]
+
+
+def implied_input_shape(op: str, attrs: Mapping[str, str], weight: Shape) -> Optional[Shape]:
+    """Return the input shape that an operator's weight implies, or None.
+
+    A convolution's weight ``(out, in / groups, *kernel)`` says the rank and the channels.
+    """
+    if weight is None or attrs.get("layout", "None") not in {"None", "NCW", "NCHW", "NCDHW"}:
+        return None
+    groups = int(attrs.get("num_group", "1"))
+    spatial = (None,) * (len(weight) - 2)
+    if op == "Convolution" and weight[1] is not None:
+        return (None, weight[1] * groups, *spatial)
+    if op == "Deconvolution":
+        return (None, weight[0], *spatial)
+    return None

@@ -1,0 +1,163 @@
+"""One ``_mxtrt_engine`` node as MXNet's executor sees it: shapes, dtypes, and a run.
+
+The node in the symbol holds a key; the engines live in this process, under their keys, until
+`release` drops them.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import mxnet as mx
+
+from . import _bridge, _library
+from .arrays import DTYPES, TYPE_FLAGS
+from .errors import BadModel, ShapesDisagree
+from .graph import Value, format_shape
+from .symbol_json import build_symbol
+
+if TYPE_CHECKING:
+    from .engines import Engine
+    from .partition import Subgraph
+    from .reports import Report
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class EngineOperator:
+    """A part and the engine that runs it.
+
+    Parameters
+    ----------
+    part : Subgraph
+        What the engine was built from.
+    engine : Engine
+        What runs it.
+    """
+
+    def __init__(self, part: Subgraph, engine: Engine) -> None:
+        self.part, self.engine = part, engine
+        self.execute = engine.execute
+        # MXNet infers the sizes of the outputs from the very nodes that moved
+        self._symbol, self._input_names, self._param_shapes = _part_symbol(part)
+        self._infer = lru_cache(maxsize=256)(self._infer_uncached)
+        self._inputs = [TYPE_FLAGS[value.dtype] for value in part.inputs]
+        self._outputs = [TYPE_FLAGS[value.dtype] for value in part.outputs]
+
+    def infer_shape(self, shapes: Sequence[tuple[int, ...]]) -> Shapes:
+        """Return the shapes of the outputs for those of the inputs.
+
+        Raises
+        ------
+        ShapesDisagree
+            The operators of the part do not take these shapes.
+        """
+        return self._infer(tuple(shapes), mx.util.is_np_shape())
+
+    def infer_type(self, types: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return MXNet's type flags of the inputs, completed, and of the outputs.
+
+        Raises
+        ------
+        ShapesDisagree
+            An input has another dtype than the one the part was converted for.
+        """
+        for value, needs, has in zip(self.part.inputs, self._inputs, types):
+            if has not in {-1, needs}:
+                name = DTYPES.get(has, f"type {has}")
+                raise ShapesDisagree(
+                    f"{value.name!r} is {name}, but was converted for {value.dtype}; cast it, or "
+                    f"pass dtypes={{{value.name!r}: {name!r}}} to mxtrt.optimize"
+                )
+        return self._inputs, self._outputs
+
+    def _infer_uncached(self, shapes: Shapes, np_shape: bool) -> Shapes:
+        known = dict(zip(self._input_names, shapes))
+        try:
+            _, found, _ = self._symbol.infer_shape(**known, **self._param_shapes)
+        except mx.base.MXNetError as error:
+            raise ShapesDisagree(f"{self._describe(shapes)}: {_reason(error)}") from None
+        if found is None:
+            raise ShapesDisagree(f"{self._describe(shapes)}: MXNet cannot infer the outputs")
+        return tuple(map(tuple, found))
+
+    def _describe(self, shapes: Shapes) -> str:
+        read = ", ".join(f"{v.name} {format_shape(s)}" for v, s in zip(self.part.inputs, shapes))
+        return f"the part {self.part.name} cannot take {read}"
+
+
+def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tuple[int, ...]]]:
+    """Return the part as a symbol of its own, its inputs' names and its parameters' shapes."""
+    nodes: list[dict[str, Any]] = []
+    entries: dict[Value, tuple[int, int]] = {}
+    for index, value in enumerate((*part.inputs, *part.params)):
+        entries[value] = (index, 0)
+        nodes.append({"op": "null", "name": f"x{index}", "inputs": []})
+    for node in part.nodes:
+        inputs = [[*entries[value], 0] for value in node.inputs]
+        entries.update({value: (len(nodes), i) for i, value in enumerate(node.outputs)})
+        nodes.append({**node.source, "inputs": inputs})
+    symbol = build_symbol(nodes, [entries[value] for value in part.outputs])
+    count = len(part.inputs)
+    shapes = {
+        f"x{count + i}": v.param.shape for i, v in enumerate(part.params) if v.param is not None
+    }
+    arguments = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
+    shapes = {name: shape for name, shape in shapes.items() if name in arguments}
+    return symbol, [f"x{i}" for i in range(count)], shapes
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).split("Stack trace", maxsplit=1)[0]
+    return " ".join(line.strip() for line in text.splitlines()[-2:] if line.strip())
+
+
+# -- the engines of this process -----------------------------------------------------------------
+
+ENGINE_OP = "_mxtrt_engine"
+
+_REPORTS: dict[str, Report] = {}  # by key
+
+
+def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict[Subgraph, str]:
+    """Register the engines of one model; return the key of each part."""
+    _library.load()
+    keys: dict[Subgraph, str] = {}
+    for part, engine in engines.items():
+        keys[part] = uuid.uuid4().hex
+        _bridge.register(keys[part], engine)
+        _REPORTS[keys[part]] = report
+    return keys
+
+
+def report(symbol: mx.sym.Symbol) -> Report:
+    """Return the report of a symbol that `optimize` made in this process.
+
+    Raises
+    ------
+    BadModel
+        The symbol holds no engine of this process.
+    """
+    for key in _keys(symbol):
+        if key in _REPORTS:
+            return _REPORTS[key]
+    raise BadModel("the symbol holds no engine of this process; mxtrt.optimize returns one")
+
+
+def release(symbol: mx.sym.Symbol) -> None:
+    """Free the engines of an optimised symbol; it and its copies can run no more.
+
+    Engines otherwise live as long as the process, because copies of a symbol cannot be counted.
+    """
+    for key in _keys(symbol):
+        _bridge.unregister(key)
+        _REPORTS.pop(key, None)
+
+
+def _keys(symbol: mx.sym.Symbol) -> list[str]:
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return [node["attrs"]["key"] for node in nodes if node["op"] == ENGINE_OP]

@@ -1,0 +1,140 @@
+"""The options of `optimize` and `explain`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+
+from .errors import BadOption, nearest
+from .onnx_model import ELEMENT_TYPES
+
+ENGINES = ("auto", "onnxruntime")
+"""Values of ``engine``: ``"auto"`` takes the fastest that runs here."""
+
+Size = Union[int, None, "tuple[int, int, int]"]
+"""A size of an input: a number, None for unknown, or (smallest, best, largest)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller asked for.
+
+    Attributes
+    ----------
+    shapes : mapping of str to tuple of Size
+        Sizes of inputs, as far as the caller states them.
+    dtypes : mapping of str to str
+        Element types of inputs, NumPy's names.
+    engine : str
+        One of `ENGINES`.
+    min_subgraph_size : int
+        Parts with fewer operators stay in MXNet.
+    exclude_ops, exclude_nodes : frozenset of str
+        Operators, and names of nodes, that stay in MXNet.
+    strict : bool
+        Raise where mxtrt would otherwise warn and fall back.
+    allow_extra_params : bool
+        Hand parameters through that the model does not have, instead of raising.
+    session_options : mapping of str to object
+        Settings of ONNX Runtime's ``SessionOptions``; keys with a dot are config entries.
+    """
+
+    shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "auto"
+    min_subgraph_size: int = 2
+    exclude_ops: frozenset[str] = frozenset()
+    exclude_nodes: frozenset[str] = frozenset()
+    strict: bool = False
+    allow_extra_params: bool = False
+    session_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_options(
+    shapes: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+    dtypes: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> Options:
+    """Check the caller's options.
+
+    Raises
+    ------
+    BadOption
+        An option or a value that does not exist; the message offers the nearest one.
+    """
+    for name in others:
+        if name not in Options.__dataclass_fields__:
+            raise BadOption(f"no option {name!r}{nearest(name, Options.__dataclass_fields__)}")
+    checked = dict(others)
+    engine = others.get("engine", "auto")
+    if engine not in ENGINES:
+        known = ", ".join(map(repr, ENGINES))
+        raise BadOption(f"engine={engine!r} is none of {known}{nearest(str(engine), ENGINES)}")
+    size = others.get("min_subgraph_size", 2)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise BadOption(f"min_subgraph_size={size!r} must be an integer of at least 1")
+    for name in ("exclude_ops", "exclude_nodes"):
+        checked[name] = _names(name, others.get(name, ()))
+    for name in ("strict", "allow_extra_params"):
+        if not isinstance(others.get(name, False), bool):
+            raise BadOption(f"{name}={others[name]!r} must be True or False")
+    checked["session_options"] = dict(others.get("session_options") or {})
+    return Options(shapes=_shapes(shapes), dtypes=_dtypes(dtypes), **checked)
+
+
+def _names(option: str, given: Any) -> frozenset[str]:
+    if isinstance(given, str):
+        raise BadOption(f"{option}={given!r} must be a list of names, such as [{given!r}]")
+    return frozenset(given)
+
+
+def _shapes(given: Mapping[str, Any] | Iterable[tuple[str, Any]] | None) -> dict[str, Any]:
+    try:
+        pairs = {} if given is None else {d[0]: d[1] for d in _items(given)}
+        return {name: tuple(_size(name, size) for size in shape) for name, shape in pairs.items()}
+    except (TypeError, IndexError, KeyError):
+        raise BadOption(
+            f"shapes={given!r} must be a dict such as {{'data': (1, 3, 224, 224)}}"
+        ) from None
+
+
+def _items(given: Any) -> Iterable[Any]:
+    return given.items() if isinstance(given, Mapping) else given
+
+
+def _size(name: str, size: Any) -> Size:
+    if size is None:
+        return None
+    if isinstance(size, (tuple, list)):
+        return _range(name, tuple(size))
+    if isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0:
+        return int(size)
+    raise BadOption(
+        f"shapes: the size {size!r} of {name!r} must be a number, None for an unknown size, "
+        "or (smallest, best, largest)"
+    )
+
+
+def _range(name: str, size: tuple[Any, ...]) -> tuple[int, int, int]:
+    if len(size) != 3 or not all(isinstance(n, (int, np.integer)) for n in size):
+        raise BadOption(f"shapes: the range {size!r} of {name!r} must be (smallest, best, largest)")
+    smallest, best, largest = (int(n) for n in size)
+    if not 0 <= smallest <= best <= largest:
+        raise BadOption(f"shapes: the range {size!r} of {name!r} is not in ascending order")
+    return smallest, best, largest
+
+
+def _dtypes(given: Mapping[str, Any] | None) -> dict[str, str]:
+    checked = {}
+    for name, dtype in (given or {}).items():
+        try:
+            checked[name] = np.dtype(dtype).name
+        except TypeError:
+            raise BadOption(f"dtypes: {dtype!r} of {name!r} is not a dtype") from None
+        if checked[name] not in ELEMENT_TYPES:
+            known = ", ".join(ELEMENT_TYPES)
+            raise BadOption(f"dtypes: {name!r} cannot be {checked[name]}; MXNet has {known}")
+    return checked

@@ -1,0 +1,258 @@
+"""Step 2: which nodes move into engines, as convex parts, and why the others stay.
+
+A node is convertible when its converter, run alone into a scratch ONNX model, raises nothing, and
+the engine has a kernel for what it made. Convertible nodes are merged greedily in topological
+order; two parts are merged unless a path between them runs through something else, because the
+merged part would then have to wait for its own output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import BadOption, UnsupportedOp, nearest
+from .graph import Graph, Node, Value
+from .onnx_model import export_onnx
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .options import Options
+
+Refusal = Callable[["onnx.ModelProto"], "str | None"]
+"""An engine's answer to a scratch model: the reason why it cannot run it, or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """A convex part of the graph.
+
+    Attributes
+    ----------
+    name : str
+        ``"mxtrt0"``, ``"mxtrt1"``, …
+    nodes : tuple of Node
+        In topological order.
+    inputs : tuple of Value
+        What the part reads at run time: no parameters.
+    params : tuple of Value
+        Parameters and auxiliary states that the part reads.
+    outputs : tuple of Value
+        What other nodes, or the heads of the model, read of it.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    params: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The parts, and the reason for every node that is in none."""
+
+    parts: tuple[Subgraph, ...]
+    left: Mapping[Node, str]
+
+
+def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: None) -> Partition:
+    """Split the graph into parts that an engine runs and nodes that stay in MXNet.
+
+    Parameters
+    ----------
+    graph : Graph
+        The whole model.
+    options : Options
+        ``min_subgraph_size``, ``exclude_ops`` and ``exclude_nodes`` are used.
+    refusal : callable
+        The engine's own limits, asked once for each node with a scratch model.
+
+    Raises
+    ------
+    BadOption
+        ``exclude_ops`` or ``exclude_nodes`` names something that the graph does not have.
+    """
+    left = _reasons(graph, options, refusal)
+    parts: list[Subgraph] = []
+    for nodes in _merge(graph, left):
+        part = _subgraph(graph, nodes, f"mxtrt{len(parts)}")
+        reason = _too_little(part, options.min_subgraph_size)
+        if reason is None:
+            parts.append(part)
+        else:
+            left.update(dict.fromkeys(nodes, reason))
+    return Partition(tuple(parts), {node: left[node] for node in graph.nodes if node in left})
+
+
+def single(node: Node, name: str = "scratch") -> Subgraph:
+    """Return the part that is one node, with all of its outputs."""
+    read = dict.fromkeys(node.inputs)
+    return Subgraph(
+        name,
+        (node,),
+        tuple(v for v in read if v.param is None),
+        tuple(v for v in read if v.param is not None),
+        node.outputs,
+    )
+
+
+def _reasons(graph: Graph, options: Options, refusal: Refusal) -> dict[Node, str]:
+    _check_names("exclude_ops", options.exclude_ops, {node.op for node in graph.nodes})
+    _check_names("exclude_nodes", options.exclude_nodes, {node.name for node in graph.nodes})
+    unnameable = _unnameable_heads(graph)
+    left: dict[Node, str] = {}
+    for node in graph.nodes:
+        if node.op in options.exclude_ops:
+            left[node] = f"exclude_ops names {node.op}"
+        elif node.name in options.exclude_nodes:
+            left[node] = f"exclude_nodes names {node.name}"
+        elif node in unnameable:
+            left[node] = unnameable[node]
+        else:
+            reason = _try(node, refusal)
+            if reason is not None:
+                left[node] = reason
+    return left
+
+
+def _check_names(option: str, given: Iterable[str], known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise BadOption(f"{option}: the model has no {name!r}{nearest(name, known)}")
+
+
+def _unnameable_heads(graph: Graph) -> dict[Node, str]:
+    """Return the nodes whose heads have names that no other node can have.
+
+    MXNet makes an output's name from its node's name. ``fc_output`` and ``split_output1`` can be
+    had from a node of ours with the same name; ``bn_mean`` cannot.
+    """
+    found: dict[Node, str] = {}
+    for value, name in zip(graph.heads, graph.head_names):
+        node = graph.producer.get(value)
+        if node is None:
+            continue
+        stem, _, tail = name.rpartition("_output")
+        if stem != node.name or not (tail.isdigit() or tail == ""):
+            found[node] = f"the model's output {name!r} has a name that only {node.op} can give"
+    return found
+
+
+def _try(node: Node, refusal: Refusal) -> str | None:
+    try:
+        proto, _ = export_onnx(single(node))
+    except UnsupportedOp as unsupported:
+        return str(unsupported)
+    return refusal(proto)
+
+
+def _merge(graph: Graph, left: Mapping[Node, str]) -> list[tuple[Node, ...]]:
+    """Return the convertible nodes as sets that can each run in one go, in graph order."""
+    groups = _Groups(graph)
+    for node in graph.nodes:
+        if node not in left:
+            for value in node.inputs:
+                before = graph.producer.get(value)
+                if before is not None and before not in left:
+                    groups.merge(before, node)
+    independent: list[Node] = []
+    for first in groups.first_nodes(left):
+        if not any(groups.merge(other, first) for other in independent):
+            independent.append(first)
+    return groups.members(left)
+
+
+class _Groups:
+    """Disjoint sets of nodes whose quotient graph stays without cycles."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._members: dict[int, list[int]] = {i: [i] for i in range(len(graph.nodes))}
+        self._group_of = list(range(len(graph.nodes)))
+        index = {node: i for i, node in enumerate(graph.nodes)}
+        self._index = index
+        self._inputs: dict[int, set[int]] = {
+            i: {index[graph.producer[v]] for v in node.inputs if v in graph.producer}
+            for i, node in enumerate(graph.nodes)
+        }
+        self._first = dict(enumerate(range(len(graph.nodes))))
+
+    def merge(self, a: Node, b: Node) -> bool:
+        """Merge the groups of `a` and `b` unless that closes a cycle; return whether it did."""
+        one, two = self._group_of[self._index[a]], self._group_of[self._index[b]]
+        if one == two:
+            return True
+        if self._path_through_others(one, two) or self._path_through_others(two, one):
+            return False
+        if len(self._members[one]) < len(self._members[two]):
+            one, two = two, one
+        for i in self._members[two]:
+            self._group_of[i] = one
+        self._members[one] += self._members.pop(two)
+        self._inputs[one] |= self._inputs.pop(two)
+        self._first[one] = min(self._first[one], self._first.pop(two))
+        return True
+
+    def _path_through_others(self, start: int, end: int) -> bool:
+        """Say whether `end` reads, through at least one other group, something of `start`."""
+        todo = [g for g in self._inputs_of(end) if g not in {start, end}]
+        seen = set(todo)
+        while todo:
+            group = todo.pop()
+            for before in self._inputs_of(group):
+                if before == start:
+                    return True
+                if before not in seen and before != end:
+                    seen.add(before)
+                    todo.append(before)
+        return False
+
+    def _inputs_of(self, group: int) -> set[int]:
+        read = {self._group_of[i] for i in self._inputs[group]} - {group}
+        self._inputs[group] = set(read)
+        return read
+
+    def first_nodes(self, left: Mapping[Node, str]) -> list[Node]:
+        """Return the first node of every group of convertible nodes, in graph order."""
+        firsts = sorted(self._first[group] for group in self._members)
+        return [self._graph.nodes[i] for i in firsts if self._graph.nodes[i] not in left]
+
+    def members(self, left: Mapping[Node, str]) -> list[tuple[Node, ...]]:
+        """Return the groups of convertible nodes, ordered by their first node."""
+        nodes = self._graph.nodes
+        groups = sorted(sorted(members) for members in self._members.values())
+        return [tuple(nodes[i] for i in g) for g in groups if nodes[g[0]] not in left]
+
+
+def _subgraph(graph: Graph, nodes: tuple[Node, ...], name: str) -> Subgraph:
+    inside = set(nodes)
+    made = {value for node in nodes for value in node.outputs}
+    read = dict.fromkeys(v for node in nodes for v in node.inputs if v not in made)
+    heads = set(graph.heads)
+    outputs = [
+        value
+        for node in nodes
+        for value in node.outputs
+        if value in heads or any(c not in inside for c in graph.consumers.get(value, ()))
+    ]
+    order = {value: i for i, value in enumerate(graph.variables)}
+    inputs = sorted((v for v in read if v.param is None), key=lambda v: order.get(v, len(order)))
+    params = tuple(v for v in read if v.param is not None)
+    return Subgraph(name, nodes, tuple(inputs), params, tuple(outputs))
+
+
+def _too_little(part: Subgraph, min_subgraph_size: int) -> str | None:
+    if not part.inputs:
+        return "reads no input of the model; MXNet computes it"
+    if not part.outputs:
+        return "nothing reads its outputs"
+    if len(part.nodes) < min_subgraph_size:
+        count = len(part.nodes)
+        return (
+            f"its part would have {count} node{'s' if count > 1 else ''}, "
+            f"fewer than min_subgraph_size={min_subgraph_size}"
+        )
+    return None

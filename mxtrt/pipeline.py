@@ -1,0 +1,138 @@
+"""The whole of mxtrt as one table of steps.
+
+====  ================  =============================================  =====================
+step  function          in → out                                       where
+====  ================  =============================================  =====================
+1     `read_symbol`     ``Symbol`` + params + shapes → `Graph`         ``symbol.py``
+2     `partition`       `Graph` → `Subgraph`\\ s + reasons              ``partition.py``
+3     `export_onnx`     `Subgraph` → ``onnx.ModelProto``               ``onnx_model.py``
+4     `build`           ``ModelProto`` → `Engine`                      ``engines/``
+5     `write_symbol`    `Graph` + engines → ``Symbol``                 ``symbol.py``
+====  ================  =============================================  =====================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
+
+import mxnet as mx
+
+from .engines import Builder, builder
+from .onnx_model import export_onnx
+from .operator import EngineOperator, register
+from .options import Options, read_options
+from .params import ParamsLike, read_params
+from .partition import Subgraph, partition
+from .reports import Report
+from .symbol import load_symbol, read_symbol, write_symbol
+
+ModelLike = Union[mx.sym.Symbol, str, "os.PathLike[str]"]
+
+
+def optimize(
+    model: ModelLike,
+    params: ParamsLike = None,
+    *,
+    shapes: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+    dtypes: Mapping[str, Any] | None = None,
+    engine: str = "auto",
+    min_subgraph_size: int = 2,
+    exclude_ops: Iterable[str] = (),
+    exclude_nodes: Iterable[str] = (),
+    strict: bool = False,
+    allow_extra_params: bool = False,
+    session_options: Mapping[str, Any] | None = None,
+) -> tuple[mx.sym.Symbol, Any]:
+    """Move every part of a model that an engine can run into engines.
+
+    Parameters
+    ----------
+    model : mxnet.sym.Symbol or path
+        The model, or the path of its ``-symbol.json``.
+    params : dict, pair or path
+        The parameters: a dict with or without ``arg:``/``aux:`` prefixes, a pair
+        ``(arg_params, aux_params)``, or the path of a ``.params`` file.
+    shapes : mapping of str to tuple, optional
+        Sizes of the inputs as far as they are fixed: numbers, None for an unknown size, or
+        ``(smallest, best, largest)``. Without it, what the parameters imply is used and the
+        rest may change from call to call.
+    dtypes : mapping of str to dtype, optional
+        Element types of the inputs; by default what the parameters imply, else float32.
+    engine : {"auto", "onnxruntime"}
+        What runs the parts.
+    min_subgraph_size : int
+        Parts with fewer operators stay in MXNet.
+    exclude_ops, exclude_nodes : iterable of str
+        Operators, and names of nodes, that stay in MXNet.
+    strict : bool
+        Raise where mxtrt would otherwise warn and leave a part in MXNet.
+    allow_extra_params : bool
+        Hand parameters through that the model does not read, instead of raising.
+    session_options : mapping of str to object, optional
+        Settings of ONNX Runtime's ``SessionOptions``; keys with a dot are config entries.
+
+    Returns
+    -------
+    symbol : mxnet.sym.Symbol
+        The same inputs (without labels that inference does not read) and the same outputs.
+    params : object
+        In the form that came in, without what the engines hold.
+
+    Raises
+    ------
+    UserError
+        The model, the parameters or an option cannot be used; nothing was changed.
+
+    Examples
+    --------
+    >>> sym, args, aux = mx.model.load_checkpoint("net", 0)  # doctest: +SKIP
+    >>> sym, (args, aux) = mxtrt.optimize(sym, (args, aux))  # doctest: +SKIP
+    """
+    options = read_options(
+        shapes,
+        dtypes,
+        engine=engine,
+        min_subgraph_size=min_subgraph_size,
+        exclude_ops=exclude_ops,
+        exclude_nodes=exclude_nodes,
+        strict=strict,
+        allow_extra_params=allow_extra_params,
+        session_options=session_options,
+    )
+    symbol, given = load_symbol(model), read_params(params)
+    build = builder(options)
+    graph = read_symbol(symbol, given.arrays, options)
+    plan = partition(graph, options, build.refuses)
+    engines = {part: _build_engine(part, build, options) for part in plan.parts}
+    report = Report(graph, plan, options, build.kind)
+    optimized = write_symbol(graph, register(engines, report))
+    kept = {*optimized.list_arguments(), *optimized.list_auxiliary_states()}
+    if options.allow_extra_params:
+        kept |= given.names - {value.name for value in graph.variables}
+    return optimized, given.keep(kept)
+
+
+def explain(model: ModelLike, params: ParamsLike = None, **options: Any) -> Report:
+    """Say what `optimize` would do with the same arguments, without building an engine.
+
+    Returns
+    -------
+    Report
+        What moves, what stays, and why.
+
+    Raises
+    ------
+    UserError
+        As `optimize` does.
+    """
+    checked = read_options(**options)
+    build = builder(checked)
+    graph = read_symbol(load_symbol(model), read_params(params).arrays, checked)
+    return Report(graph, partition(graph, checked, build.refuses), checked, build.kind)
+
+
+def _build_engine(part: Subgraph, build: Builder, options: Options) -> EngineOperator:
+    proto, model = export_onnx(part)
+    return EngineOperator(part, build.build(proto, model.weights, options))

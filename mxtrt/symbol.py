@@ -1,0 +1,433 @@
+"""Steps 1 and 5: an MXNet symbol becomes a `Graph`, and a partitioned graph a symbol again.
+
+Both work on the symbol's JSON, because MXNet's own partitioner cannot drop inputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Union
+
+import mxnet as mx
+import numpy as np
+
+from .errors import BadModel, BadOption, BadParams, ShapesDisagree, nearest
+from .graph import Graph, Node, Shape, Value, format_shape
+from .infer import SAME_SHAPE, NodeInference, implied_input_shape, infer_node
+from .operator import ENGINE_OP
+from .symbol_json import build_symbol
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .params import Arrays
+    from .partition import Subgraph
+
+HEADS_OP = "_mxtrt_heads"
+
+FIRST_WEIGHT = {
+    "Convolution": 1, "Deconvolution": 1, "FullyConnected": 1, "BatchNorm": 1, "LayerNorm": 1,
+    "GroupNorm": 1, "InstanceNorm": 1, "Embedding": 1, "RNN": 1,
+}  # fmt: skip
+"""The first input that is a weight: variables there without an array are missing parameters."""
+
+Entry = tuple[int, int]
+"""A tensor in a symbol's JSON: the node's index and which of its outputs."""
+
+
+def load_symbol(model: Union[mx.sym.Symbol, str, os.PathLike[str]]) -> mx.sym.Symbol:
+    """Return the symbol, read from a file when `model` is a path.
+
+    Raises
+    ------
+    BadModel
+        The file does not exist, is damaged, or uses an operator that MXNet does not have.
+    """
+    if isinstance(model, mx.sym.Symbol):
+        return model
+    if not isinstance(model, (str, os.PathLike)):
+        raise BadModel(
+            f"model is a {type(model).__name__}; pass an mx.sym.Symbol or the path of a symbol file"
+        )
+    path = os.fspath(model)
+    if not os.path.exists(path):
+        raise BadModel(f"{path}: no such symbol file")
+    try:
+        return mx.sym.load(path)
+    except (mx.base.MXNetError, UnicodeDecodeError) as error:
+        raise BadModel(
+            f"{path}: not a symbol file, or a damaged one ({_sentence(error)})"
+        ) from None
+
+
+def read_symbol(symbol: mx.sym.Symbol, arrays: Arrays | None, options: Options) -> Graph:
+    """Read a symbol into a `Graph` with shapes and dtypes as far as they can be known.
+
+    Parameters
+    ----------
+    symbol : mxnet.sym.Symbol
+        The model.
+    arrays : mapping of str to mxnet.nd.NDArray, or None
+        Parameters and auxiliary states by plain name; None when there are none at all.
+    options : Options
+        ``shapes``, ``dtypes`` and ``allow_extra_params`` are used.
+
+    Raises
+    ------
+    BadParams
+        Parameters are missing, left over, or have shapes that the operators refuse.
+    ShapesDisagree
+        Shapes or dtypes of the inputs do not fit the model.
+    BadOption
+        ``shapes`` or ``dtypes`` names something that is no input.
+    """
+    return _Reader(symbol, arrays, options).graph()
+
+
+class _Reader:
+    """One reading of a symbol's JSON: nodes by index, tensors by `Entry`."""
+
+    def __init__(self, symbol: mx.sym.Symbol, arrays: Arrays | None, options: Options) -> None:
+        internals = symbol.get_internals()
+        parsed = json.loads(internals.tojson())
+        self.symbol, self.internals, self.options = symbol, internals, options
+        self.arrays: Arrays = arrays or {}
+        self.nodes: list[dict[str, Any]] = parsed["nodes"]
+        entries = [(head[0], head[1]) for head in parsed["heads"]]
+        self.names: dict[Entry, str] = dict(zip(entries, internals.list_outputs()))
+        self.num_outputs = Counter(index for index, _ in entries)
+        self.variables = [i for i, node in enumerate(self.nodes) if node["op"] == "null"]
+        self.inputs = {self.name(i): i for i in self.variables if self.name(i) not in self.arrays}
+        self._check_options()
+        self._check_params(arrays is not None)
+
+    def name(self, index: int) -> str:
+        return str(self.nodes[index]["name"])
+
+    def graph(self) -> Graph:
+        shapes = self._infer_shapes()
+        dtypes = self._infer_dtypes()
+        values = {
+            entry: Value(name, shapes.get(entry), dtypes[entry], self._array(entry[0]))
+            for entry, name in self.names.items()
+        }
+        heads = json.loads(self.symbol.tojson())["heads"]
+        return Graph(
+            variables=tuple(values[i, 0] for i in self.variables),
+            nodes=tuple(
+                self._node(i, values) for i, n in enumerate(self.nodes) if n["op"] != "null"
+            ),
+            heads=tuple(values[head[0], head[1]] for head in heads),
+            head_names=tuple(self.symbol.list_outputs()),
+            variable_attrs={values[i, 0]: self.nodes[i].get("attrs", {}) for i in self.variables},
+        )
+
+    def _node(self, index: int, values: Mapping[Entry, Value]) -> Node:
+        source = self.nodes[index]
+        attrs = {k: v for k, v in source.get("attrs", {}).items() if not k.startswith("__")}
+        inputs = tuple(values[read[0], read[1]] for read in source["inputs"])
+        outputs = tuple(values[index, number] for number in range(self.num_outputs[index]))
+        return Node(source["op"], source["name"], attrs, inputs, outputs, source)
+
+    def _array(self, index: int) -> mx.nd.NDArray | None:
+        return self.arrays.get(self.name(index)) if self.nodes[index]["op"] == "null" else None
+
+    # -- what the caller passed --------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        for option in ("shapes", "dtypes"):
+            for name in getattr(self.options, option):
+                if name in self.arrays:
+                    raise BadOption(f"{option}: {name!r} is a parameter; its array says it already")
+                if name not in self.inputs:
+                    raise BadOption(
+                        f"{option}: the model has no input {name!r}{nearest(name, self.inputs)}"
+                    )
+
+    def _check_params(self, given: bool) -> None:
+        if not given:
+            return
+        missing = list(self._missing())
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            name, reader = missing[0]
+            raise BadParams(
+                f"params lacks {name!r}{more}, which {reader} reads; if it is an input of the "
+                f"model, say so with shapes={{{name!r}: (…)}}"
+            )
+        extra = sorted(set(self.arrays) - {self.name(i) for i in self.variables})
+        if extra and not self.options.allow_extra_params:
+            more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+            known = [self.name(i) for i in self.variables]
+            raise BadParams(
+                f"params has {extra[0]!r}{more}, which the model does not read"
+                f"{nearest(extra[0], known)}; allow_extra_params=True hands them through"
+            )
+
+    def _missing(self) -> Iterable[tuple[str, str]]:
+        """Yield the variables without an array that stand where an operator reads weights."""
+        aux = set(self.symbol.list_auxiliary_states())
+        declared = {*self.options.shapes, *self.options.dtypes}
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            for slot, (index, _, *_) in enumerate(node["inputs"]):
+                name = self.name(index)
+                if self.nodes[index]["op"] != "null" or name in self.arrays or name in declared:
+                    continue
+                if name in aux or slot >= FIRST_WEIGHT.get(node["op"], slot + 1):
+                    found.setdefault(name, f"{node['op']} {node['name']!r}")
+        return found.items()
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    def _infer_shapes(self) -> dict[Entry, Shape]:
+        shapes = self._variable_shapes()
+        self._trace_implied(shapes)
+        infer = NodeInference()
+        for index, node in enumerate(self.nodes):
+            if node["op"] != "null":
+                self._infer_node(infer, index, node, shapes)
+        return shapes
+
+    def _variable_shapes(self) -> dict[Entry, Shape]:
+        shapes: dict[Entry, Shape] = {}
+        for index in self.variables:
+            name = self.name(index)
+            if name in self.arrays:
+                shapes[index, 0] = tuple(self.arrays[name].shape)
+            elif name in self.options.shapes:
+                sizes = self.options.shapes[name]
+                shapes[index, 0] = tuple(None if isinstance(n, tuple) else n for n in sizes)
+            else:
+                shapes[index, 0] = _hinted_shape(self.nodes[index])
+        return shapes
+
+    def _trace_implied(self, shapes: dict[Entry, Shape]) -> None:
+        """Give inputs of unknown rank the shape that the first weight behind them implies."""
+        for node in self.nodes:
+            if node["op"] not in {"Convolution", "Deconvolution"}:
+                continue
+            read = [(i, number) for i, number, *_ in node["inputs"]]
+            implied = implied_input_shape(node["op"], node.get("attrs", {}), shapes.get(read[1]))
+            index = read[0][0]
+            while self.nodes[index]["op"] in SAME_SHAPE:
+                index = self.nodes[index]["inputs"][0][0]
+            if self.nodes[index]["op"] == "null" and shapes[index, 0] is None:
+                shapes[index, 0] = implied
+
+    def _infer_node(
+        self, infer: NodeInference, index: int, node: dict[str, Any], shapes: dict[Entry, Shape]
+    ) -> None:
+        read = [(i, number) for i, number, *_ in node["inputs"]]
+        is_param = [self._array(i) is not None for i, _ in read]
+        known = [shapes.get(entry) for entry in read]
+        found = infer(node, known, is_param)
+        if found is None:
+            self._explain_refusal(node, known, is_param)
+            return
+        for entry, shape in zip(read, found[0]):
+            if shapes.get(entry) is None:
+                shapes[entry] = shape
+        for number, shape in enumerate(found[1]):
+            shapes[index, number] = shape
+
+    def _explain_refusal(
+        self, node: dict[str, Any], known: list[Shape], is_param: list[bool]
+    ) -> None:
+        """Raise when MXNet refuses a node whose shapes are all known; else leave it open."""
+        if any(shape is None or None in shape for shape in known):
+            return
+        where = f"{node['op']} {node['name']!r}"
+        free = [None if p else shape for p, shape in zip(is_param, known)]
+        expected = infer_node(node, free) if any(is_param) else None
+        if expected is not None:
+            for (i, *_), has, needs in zip(node["inputs"], known, expected[0]):
+                if needs is not None and has != needs:
+                    raise BadParams(
+                        f"the parameter {self.name(i)!r} has shape {format_shape(has)}; "
+                        f"{where} needs {format_shape(needs)}"
+                    )
+        read = ", ".join(
+            f"{self.names[i, number]} {format_shape(shape)}"
+            for (i, number, *_), shape in zip(node["inputs"], known)
+        )
+        raise ShapesDisagree(f"{where} cannot take {read}")
+
+    # -- dtypes ------------------------------------------------------------------------------
+
+    def _infer_dtypes(self) -> dict[Entry, str]:
+        arguments = set(self.symbol.list_arguments())
+        known = {name: a.dtype for name, a in self.arrays.items() if name in arguments}
+        known.update({name: np.dtype(t).type for name, t in self.options.dtypes.items()})
+        try:
+            inputs, found, _ = self.internals.infer_type_partial(**known)
+            for name, dtype in zip(self.internals.list_arguments(), inputs):
+                known.setdefault(name, np.float32 if dtype is None else dtype)
+            _, found, _ = self.internals.infer_type_partial(**known)
+        except mx.base.MXNetError as error:
+            raise ShapesDisagree(f"the dtypes do not fit: {_sentence(error)}") from None
+        return {
+            entry: "float32" if dtype is None else np.dtype(dtype).name
+            for entry, dtype in zip(self.names, found)
+        }
+
+
+def _hinted_shape(variable: Mapping[str, Any]) -> Shape:
+    """Return the shape in a variable's ``__shape__`` attribute; 0 and -1 stand for unknown."""
+    text = variable.get("attrs", {}).get("__shape__")
+    if text is None:
+        return None
+    sizes = ast.literal_eval(text)
+    return tuple(size if size > 0 else None for size in sizes) or None
+
+
+def _sentence(error: Exception) -> str:
+    """Return the last line of MXNet's message that says something, without its stack."""
+    text = str(error).split("Stack trace", maxsplit=1)[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+# -- step 5 ------------------------------------------------------------------------------------
+
+
+def write_symbol(graph: Graph, parts: Mapping[Subgraph, str]) -> mx.sym.Symbol:
+    """Return the symbol in which each part is one ``_mxtrt_engine`` node.
+
+    Parameters
+    ----------
+    graph : Graph
+        The whole model.
+    parts : mapping of Subgraph to str
+        The parts and the keys under which their engines are registered.
+    """
+    symbol = _Writer(graph, parts).symbol()
+    if tuple(symbol.list_outputs()) != graph.head_names:
+        raise AssertionError(f"outputs {symbol.list_outputs()} for {graph.head_names}")
+    return symbol
+
+
+class _Writer:
+    """One writing of a symbol's JSON."""
+
+    def __init__(self, graph: Graph, parts: Mapping[Subgraph, str]) -> None:
+        self.graph, self.parts = graph, parts
+        self.part_of = {node: part for part in parts for node in part.nodes}
+        self.nodes: list[dict[str, Any]] = []
+        self.entries: dict[Value, Entry] = {}
+        self.copies: dict[tuple[Value, str], Entry] = {}
+        self.taken = {node.name for node in graph.nodes} | {v.name for v in graph.variables}
+
+    def symbol(self) -> mx.sym.Symbol:
+        for unit in self._in_order():
+            if isinstance(unit, Node):
+                self._write_node(unit)
+            else:
+                self._write_part(unit)
+        heads = [self._head(v, name) for v, name in zip(self.graph.heads, self.graph.head_names)]
+        return build_symbol(self.nodes, heads)
+
+    def _in_order(self) -> Iterable[Node | Subgraph]:
+        """Yield left nodes and parts, each after what it reads."""
+        done: set[Node | Subgraph] = set()
+        for node in self.graph.nodes:
+            yield from self._with_needs(self._unit(node), done)
+
+    def _with_needs(
+        self, unit: Node | Subgraph, done: set[Node | Subgraph]
+    ) -> Iterable[Node | Subgraph]:
+        todo = [unit]
+        while todo:
+            current = todo[-1]
+            needs = [need for need in self._needs(current) if need not in done]
+            if current in done:
+                todo.pop()
+            elif needs:
+                todo.extend(needs)
+            else:
+                todo.pop()
+                done.add(current)
+                yield current
+
+    def _unit(self, node: Node) -> Node | Subgraph:
+        return self.part_of.get(node, node)
+
+    def _needs(self, unit: Node | Subgraph) -> list[Node | Subgraph]:
+        producer = self.graph.producer
+        return [self._unit(producer[value]) for value in unit.inputs if value in producer]
+
+    def _write_node(self, node: Node) -> None:
+        inputs = [[*self._entry(value), 0] for value in node.inputs]
+        self._add({**node.source, "inputs": inputs}, node.outputs)
+
+    def _write_part(self, part: Subgraph) -> None:
+        attrs = {
+            "key": self.parts[part],
+            "num_inputs": str(len(part.inputs)),
+            "num_outputs": str(len(part.outputs)),
+        }
+        inputs = [[*self._entry(value), 0] for value in part.inputs]
+        node = {"op": ENGINE_OP, "name": self._part_name(part), "attrs": attrs, "inputs": inputs}
+        self._add(node, part.outputs)
+
+    def _add(self, node: dict[str, Any], outputs: Iterable[Value]) -> int:
+        self.nodes.append(node)
+        index = len(self.nodes) - 1
+        for number, value in enumerate(outputs):
+            self.entries[value] = (index, number)
+        return index
+
+    def _entry(self, value: Value) -> Entry:
+        if value not in self.entries:  # a variable, written where it is first read
+            attrs = dict(self.graph.variable_attrs[value])
+            node = {"op": "null", "name": value.name, "inputs": []}
+            self._add({**node, "attrs": attrs} if attrs else node, (value,))
+        return self.entries[value]
+
+    # -- names of the outputs ------------------------------------------------------------------
+
+    def _part_name(self, part: Subgraph) -> str:
+        """Return a name from which MXNet makes the heads' own names, if there is one."""
+        names = dict(zip(self.graph.heads, self.graph.head_names))
+        wanted = [names.get(value) for value in part.outputs]
+        stem = (wanted[0] or "").rpartition("_output")[0]
+        if stem and wanted == _output_names(stem, len(wanted)):
+            return stem
+        name, count = part.name, 1
+        while name in self.taken:
+            count += 1
+            name = f"{part.name}_{count}"
+        self.taken.add(name)
+        return name
+
+    def _head(self, value: Value, name: str) -> Entry:
+        """Return an entry that holds `value` and has MXNet's own name for it."""
+        index, number = self._entry(value)
+        node = self.nodes[index]
+        if node["op"] != ENGINE_OP:
+            return index, number
+        if _output_names(node["name"], int(node["attrs"]["num_outputs"]))[number] == name:
+            return index, number
+        if (value, name) not in self.copies:
+            self.copies[value, name] = self._copy((index, number), name)
+        return self.copies[value, name]
+
+    def _copy(self, entry: Entry, name: str) -> Entry:
+        """Add a node that hands `entry` through and whose output is called `name`."""
+        stem, _, tail = name.rpartition("_output")
+        if not tail:
+            copy = {"op": "_copy", "name": stem, "inputs": [[*entry, 0]]}
+            return self._add(copy, ()), 0
+        number = int(tail)
+        count = max(number + 1, 2)  # MXNet numbers the outputs of nodes that have several
+        attrs = {"num": str(count)}
+        copy = {"op": HEADS_OP, "name": stem, "attrs": attrs, "inputs": [[*entry, 0]] * count}
+        return self._add(copy, ()), number
+
+
+def _output_names(stem: str, count: int) -> list[str]:
+    """Return the names that MXNet gives to the outputs of a node called `stem`."""
+    return [f"{stem}_output{i if count > 1 else ''}" for i in range(count)]

@@ -1,0 +1,133 @@
+"""`check_operator`: one operator, or a small symbol, in MXNet and as an engine.
+
+MXNet's own output is always the reference. The whole path runs: optimise, bind, forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+import mxtrt
+
+TOLERANCES = {  # from the arithmetic: float32 sums of a few thousand terms; float16 has 11 bits
+    "float64": (1e-10, 1e-12),
+    "float32": (1e-4, 1e-5),
+    "float16": (1e-2, 1e-3),
+}
+
+
+def random_array(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Return normally distributed numbers, or small integers for integer types."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind in "iu":
+        return rng.integers(0 if dtype[0] == "u" else -5, 6, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def check_operator(
+    symbol: mx.sym.Symbol,
+    inputs: Mapping[str, Any],
+    params: Mapping[str, Any] | None = None,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    unknown_sizes: bool = True,
+    engine: str = "auto",
+) -> None:
+    """Assert that every operator moves and that the outputs equal MXNet's.
+
+    Parameters
+    ----------
+    symbol : mxnet.sym.Symbol
+        One operator, or a few.
+    inputs : mapping of str to array or shape
+        Arrays that are fed at run time; a tuple stands for random float32 of that shape.
+    params : mapping of str to array or shape, optional
+        Arrays that become weights of the engine.
+    rtol, atol : float, optional
+        By default those of the output's dtype in `TOLERANCES`. Give the reason where you pass them.
+    unknown_sizes : bool
+        Check once more with every size unknown (ranks known), skipping what a converter then
+        refuses: what it does convert must be right for the sizes that come.
+    """
+    inputs, params = _arrays(inputs), _arrays(params or {})
+    expected = run_mxnet(symbol, {**inputs, **params})
+    shapes = {name: array.shape for name, array in inputs.items()}
+    dtypes = {name: array.dtype.name for name, array in inputs.items()}
+    options = {"dtypes": dtypes, "engine": engine, "min_subgraph_size": 1}
+    optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=shapes, **options)
+    left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
+    assert not left, left
+    _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
+    mxtrt.release(optimized)
+    if unknown_sizes:
+        unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
+        optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=unknown, **options)
+        _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
+
+
+def check_refused(
+    symbol: mx.sym.Symbol,
+    inputs: Mapping[str, Any],
+    sentence: str,
+    params: Mapping[str, Any] | None = None,
+) -> None:
+    """Assert that the operator stays in MXNet with a reason that contains `sentence`."""
+    inputs, params = _arrays(inputs), _arrays(params or {})
+    report = mxtrt.explain(
+        symbol,
+        _nd(params),
+        shapes={name: array.shape for name, array in inputs.items()},
+        dtypes={name: array.dtype.name for name, array in inputs.items()},
+        min_subgraph_size=1,
+    )
+    reasons = list(report.left.values())
+    assert any(sentence in reason for reason in reasons), reasons or "everything moved"
+
+
+def run_mxnet(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Bind the symbol to the arrays and return its outputs for inference."""
+    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
+    nd = _nd({name: array for name, array in arrays.items() if name in names})
+    executor = symbol.bind(
+        mx.cpu(),
+        {n: nd[n] for n in symbol.list_arguments()},
+        aux_states={n: nd[n] for n in symbol.list_auxiliary_states()},
+        grad_req="null",
+    )
+    return [output.asnumpy() for output in executor.forward(is_train=False)]
+
+
+def _compare(
+    expected: list[np.ndarray], found: list[np.ndarray], rtol: float | None, atol: float | None
+) -> None:
+    assert len(expected) == len(found)
+    for want, have in zip(expected, found):
+        assert want.shape == have.shape
+        assert want.dtype == have.dtype
+        default = TOLERANCES.get(want.dtype.name, (0, 0))
+        np.testing.assert_allclose(
+            have,
+            want,
+            rtol=default[0] if rtol is None else rtol,
+            atol=default[1] if atol is None else atol,
+        )
+
+
+def _arrays(given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        name: random_array(a, seed=i) if isinstance(a, tuple) else np.asarray(a)
+        for i, (name, a) in enumerate(given.items())
+    }
+
+
+def _nd(arrays: Mapping[str, np.ndarray]) -> dict[str, mx.nd.NDArray]:
+    return {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()}
+
+
+def _np(arrays: Mapping[str, mx.nd.NDArray]) -> dict[str, np.ndarray]:
+    return {name: array.asnumpy() for name, array in arrays.items()}

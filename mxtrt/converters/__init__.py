@@ -1,4 +1,64 @@
 """Converters by family: one function for each operator.
 
-Adding an operator means adding one function here; see `mxtrt.registry`.
+Adding an operator means adding one function here; see `mxtrt.registry`. This module holds what
+every family asks of a `Value`: its rank, a size, an axis counted from the front.
 """
+
+from __future__ import annotations
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+
+
+def known_rank(x: Value) -> int:
+    """Return the number of axes of `x`.
+
+    Raises
+    ------
+    UnsupportedOp
+        The rank is not known.
+    """
+    if x.rank is None:
+        raise UnsupportedOp(f"needs the rank of {x.name!r}, which is not known; pass shapes")
+    return x.rank
+
+
+def known_size(x: Value, axis: int) -> int:
+    """Return the size of `x` along `axis`, which may be negative.
+
+    Raises
+    ------
+    UnsupportedOp
+        The size is not known, or there is no such axis.
+    """
+    axis = normalized_axis(axis, known_rank(x))
+    size = x.shape[axis] if x.shape is not None else None
+    if size is None:
+        raise UnsupportedOp(
+            f"needs the size of axis {axis} of {x.name!r}, which is not known; pass shapes"
+        )
+    return size
+
+
+def known_shape(x: Value) -> tuple[int, ...]:
+    """Return every size of `x`.
+
+    Raises
+    ------
+    UnsupportedOp
+        The rank or one of the sizes is not known.
+    """
+    return tuple(known_size(x, axis) for axis in range(known_rank(x)))
+
+
+def normalized_axis(axis: int, rank: int) -> int:
+    """Return `axis` counted from the front.
+
+    Raises
+    ------
+    UnsupportedOp
+        A tensor of `rank` axes has no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise UnsupportedOp(f"axis={axis} does not exist in a tensor of {rank} axes")
+    return axis % rank

@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 class Buffer:

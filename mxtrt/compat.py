@@ -35,6 +35,7 @@ def prepare() -> None:
         _restore_distutils()
         with _stand_in_for_requests():
             import mxnet  # noqa: F401
+    _write_numbers_plainly()
 
 
 def _is_installed(module: str) -> bool:
@@ -99,6 +100,42 @@ def _removed_function(name: str) -> Callable[..., Any]:
 
     removed.__name__ = name
     return removed
+
+
+def _write_numbers_plainly() -> None:
+    """Let MXNet write ``(2, 3)`` for a shape that holds NumPy's integers.
+
+    MXNet hands attributes to its C++ side as ``str(value)``. NumPy 2 prints ``np.int64(3)`` inside
+    a tuple, which no operator can read. The modules that do so get a ``str`` of their own: NumPy's
+    print options would change what the user sees.
+    """
+    import numpy as np
+
+    if str((np.int64(3),)) == "(3,)":
+        return
+    from mxnet._ctypes import ndarray, symbol
+    from mxnet.symbol import symbol as symbols
+
+    for module in (ndarray, symbol, symbols):
+        vars(module)["str"] = _PlainText
+
+
+class _InstanceOfStr(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, str)
+
+
+class _PlainText(str, metaclass=_InstanceOfStr):
+    """``str``, but NumPy's scalars inside tuples and lists are written as Python's numbers."""
+
+    def __new__(cls, value: object = "") -> str:  # type: ignore[misc]
+        return str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if type(value) in (tuple, list):
+        return type(value)(_plain(element) for element in value)
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _restore_distutils() -> None:

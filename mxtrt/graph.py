@@ -29,17 +29,26 @@ class Value:
         Sizes as far as they are known.
     dtype : str
         NumPy's name of the element type, such as ``"float32"``.
-    param : mxnet.nd.NDArray or None
-        The array when the value is a parameter or an auxiliary state.
+    is_param : bool
+        Whether it is a parameter or an auxiliary state.
+    arrays : mapping of str to mxnet.nd.NDArray
+        The parameters of the whole model, shared by all of its values: emptied once the engines
+        are built, so that graphs and reports hold no weights.
     """
 
     name: str
     shape: Shape
     dtype: str
-    param: mx.nd.NDArray | None = None
+    is_param: bool = False
+    arrays: Mapping[str, mx.nd.NDArray] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return f"{self.name} {format_shape(self.shape)} {self.dtype}"
+
+    @property
+    def array(self) -> mx.nd.NDArray:
+        """The parameter's array."""
+        return self.arrays[self.name]
 
     @property
     def rank(self) -> int | None:
@@ -87,6 +96,8 @@ class Graph:
         Inputs, parameters and auxiliary states, in MXNet's order.
     nodes : tuple of Node
         The operators, each after the nodes whose outputs it reads.
+    arrays : dict of str to mxnet.nd.NDArray
+        The parameters by name.
     heads : tuple of Value
         What the model returns, in order; a value may stand here twice.
     head_names : tuple of str
@@ -100,6 +111,7 @@ class Graph:
     heads: tuple[Value, ...]
     head_names: tuple[str, ...]
     variable_attrs: Mapping[Value, Mapping[str, str]] = field(repr=False)
+    arrays: dict[str, mx.nd.NDArray] = field(default_factory=dict, repr=False)
 
     @cached_property
     def producer(self) -> Mapping[Value, Node]:

@@ -172,11 +172,11 @@ class OnnxModel:
         if value.dtype not in ELEMENT_TYPES:
             raise UnsupportedOp(f"{value.name} is {value.dtype}, which ONNX does not have")
         name = self._unique(value.name)
-        if value.param is None:
+        if not value.is_param:
             self.inputs.append(value)
             self._graph.input.append(_value_info(name, value))
         else:
-            self.weights[name] = value.param
+            self.weights[name] = value.array
             self._graph.initializer.append(_external_tensor(name, value))
         return name
 
@@ -236,11 +236,10 @@ def _value_info(name: str, value: Value) -> onnx.ValueInfoProto:
 
 
 def _external_tensor(name: str, value: Value) -> TensorProto:
-    assert value.param is not None
     tensor = TensorProto(
         name=name,
         data_type=ELEMENT_TYPES[value.dtype],
-        dims=value.param.shape,
+        dims=value.shape,
         data_location=TensorProto.EXTERNAL,
     )
     tensor.external_data.add(key="location", value=EXTERNAL_LOCATION)

@@ -104,7 +104,7 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tu
     symbol = build_symbol(nodes, [entries[value] for value in part.outputs])
     count = len(part.inputs)
     shapes = {
-        f"x{count + i}": v.param.shape for i, v in enumerate(part.params) if v.param is not None
+        f"x{count + i}": value.shape for i, value in enumerate(part.params)
     }
     arguments = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
     shapes = {name: shape for name, shape in shapes.items() if name in arguments}

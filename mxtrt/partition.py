@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .errors import BadOption, UnsupportedOp, nearest
 from .graph import Graph, Node, Value
 from .onnx_model import export_onnx
+from .symbol_json import operator_names, primary_name
 
 if TYPE_CHECKING:
     import onnx
@@ -57,6 +58,11 @@ class Partition:
     parts: tuple[Subgraph, ...]
     left: Mapping[Node, str]
 
+    def without(self, part: Subgraph, reason: str) -> Partition:
+        """Return the partition in which the nodes of `part` stay in MXNet."""
+        left = {**self.left, **dict.fromkeys(part.nodes, reason)}
+        return Partition(tuple(p for p in self.parts if p is not part), left)
+
 
 def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: None) -> Partition:
     """Split the graph into parts that an engine runs and nodes that stay in MXNet.
@@ -93,19 +99,23 @@ def single(node: Node, name: str = "scratch") -> Subgraph:
     return Subgraph(
         name,
         (node,),
-        tuple(v for v in read if v.param is None),
-        tuple(v for v in read if v.param is not None),
+        tuple(v for v in read if not v.is_param),
+        tuple(v for v in read if v.is_param),
         node.outputs,
     )
 
 
 def _reasons(graph: Graph, options: Options, refusal: Refusal) -> dict[Node, str]:
-    _check_names("exclude_ops", options.exclude_ops, {node.op for node in graph.nodes})
-    _check_names("exclude_nodes", options.exclude_nodes, {node.name for node in graph.nodes})
+    # a list of operators may serve many models, so it may name what this one does not have
+    if options.exclude_ops:
+        _check_names("exclude_ops", "MXNet", options.exclude_ops, operator_names())
+    names = {node.name for node in graph.nodes}
+    _check_names("exclude_nodes", "the model", options.exclude_nodes, names)
+    excluded = {primary_name(op) for op in options.exclude_ops}
     unnameable = _unnameable_heads(graph)
     left: dict[Node, str] = {}
     for node in graph.nodes:
-        if node.op in options.exclude_ops:
+        if node.op in excluded:
             left[node] = f"exclude_ops names {node.op}"
         elif node.name in options.exclude_nodes:
             left[node] = f"exclude_nodes names {node.name}"
@@ -118,10 +128,10 @@ def _reasons(graph: Graph, options: Options, refusal: Refusal) -> dict[Node, str
     return left
 
 
-def _check_names(option: str, given: Iterable[str], known: set[str]) -> None:
-    for name in given:
+def _check_names(option: str, where: str, given: Iterable[str], known: set[str]) -> None:
+    for name in sorted(given):
         if name not in known:
-            raise BadOption(f"{option}: the model has no {name!r}{nearest(name, known)}")
+            raise BadOption(f"{option}: {where} has no {name!r}{nearest(name, known)}")
 
 
 def _unnameable_heads(graph: Graph) -> dict[Node, str]:
@@ -239,8 +249,8 @@ def _subgraph(graph: Graph, nodes: tuple[Node, ...], name: str) -> Subgraph:
         if value in heads or any(c not in inside for c in graph.consumers.get(value, ()))
     ]
     order = {value: i for i, value in enumerate(graph.variables)}
-    inputs = sorted((v for v in read if v.param is None), key=lambda v: order.get(v, len(order)))
-    params = tuple(v for v in read if v.param is not None)
+    inputs = sorted((v for v in read if not v.is_param), key=lambda v: order.get(v, len(order)))
+    params = tuple(v for v in read if v.is_param)
     return Subgraph(name, nodes, tuple(inputs), params, tuple(outputs))
 
 

@@ -13,20 +13,25 @@ step  function          in → out                                       where
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 import mxnet as mx
 
 from .engines import Builder, builder
+from .errors import EngineError
 from .onnx_model import export_onnx
 from .operator import EngineOperator, register
 from .options import Options, read_options
 from .params import ParamsLike, read_params
-from .partition import Subgraph, partition
+from .partition import Partition, Subgraph, partition
 from .reports import Report
 from .symbol import load_symbol, read_symbol, write_symbol
+
+log = logging.getLogger("mxtrt")
 
 ModelLike = Union[mx.sym.Symbol, str, "os.PathLike[str]"]
 
@@ -104,10 +109,12 @@ def optimize(
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
     graph = read_symbol(symbol, given.arrays, options)
-    plan = partition(graph, options, build.refuses)
-    engines = {part: _build_engine(part, build, options) for part in plan.parts}
+    plan, engines = _build_engines(partition(graph, options, build.refuses), build, options)
     report = Report(graph, plan, options, build.kind)
     optimized = write_symbol(graph, register(engines, report))
+    graph.arrays.clear()
+    moved, parts = len(graph.nodes) - len(plan.left), len(plan.parts)
+    log.info("%d of %d operators in %d parts (%s)", moved, len(graph.nodes), parts, build.kind)
     kept = {*optimized.list_arguments(), *optimized.list_auxiliary_states()}
     if options.allow_extra_params:
         kept |= given.names - {value.name for value in graph.variables}
@@ -130,9 +137,24 @@ def explain(model: ModelLike, params: ParamsLike = None, **options: Any) -> Repo
     checked = read_options(**options)
     build = builder(checked)
     graph = read_symbol(load_symbol(model), read_params(params).arrays, checked)
-    return Report(graph, partition(graph, checked, build.refuses), checked, build.kind)
+    report = Report(graph, partition(graph, checked, build.refuses), checked, build.kind)
+    graph.arrays.clear()
+    return report
 
 
-def _build_engine(part: Subgraph, build: Builder, options: Options) -> EngineOperator:
-    proto, model = export_onnx(part)
-    return EngineOperator(part, build.build(proto, model.weights, options))
+def _build_engines(
+    plan: Partition, build: Builder, options: Options
+) -> tuple[Partition, dict[Subgraph, EngineOperator]]:
+    """Build the engine of each part; a part whose engine cannot be built goes back to MXNet."""
+    engines: dict[Subgraph, EngineOperator] = {}
+    for part in plan.parts:
+        try:
+            proto, model = export_onnx(part)
+            engines[part] = EngineOperator(part, build.build(proto, model.weights, options))
+        except EngineError as error:
+            if options.strict:
+                raise
+            count = len(part.nodes)
+            warnings.warn(f"{part.name} ({count} operators) stays in MXNet: {error}", stacklevel=3)
+            plan = plan.without(part, str(error))
+    return plan, engines

@@ -94,7 +94,7 @@ class _Reader:
         internals = symbol.get_internals()
         parsed = json.loads(internals.tojson())
         self.symbol, self.internals, self.options = symbol, internals, options
-        self.arrays: Arrays = arrays or {}
+        self.arrays = dict(arrays or {})
         self.nodes: list[dict[str, Any]] = parsed["nodes"]
         entries = [(head[0], head[1]) for head in parsed["heads"]]
         self.names: dict[Entry, str] = dict(zip(entries, internals.list_outputs()))
@@ -111,7 +111,9 @@ class _Reader:
         shapes = self._infer_shapes()
         dtypes = self._infer_dtypes()
         values = {
-            entry: Value(name, shapes.get(entry), dtypes[entry], self._array(entry[0]))
+            entry: Value(
+                name, shapes.get(entry), dtypes[entry], self._is_param(entry[0]), self.arrays
+            )
             for entry, name in self.names.items()
         }
         heads = json.loads(self.symbol.tojson())["heads"]
@@ -123,6 +125,7 @@ class _Reader:
             heads=tuple(values[head[0], head[1]] for head in heads),
             head_names=tuple(self.symbol.list_outputs()),
             variable_attrs={values[i, 0]: self.nodes[i].get("attrs", {}) for i in self.variables},
+            arrays=self.arrays,
         )
 
     def _node(self, index: int, values: Mapping[Entry, Value]) -> Node:
@@ -132,8 +135,8 @@ class _Reader:
         outputs = tuple(values[index, number] for number in range(self.num_outputs[index]))
         return Node(source["op"], source["name"], attrs, inputs, outputs, source)
 
-    def _array(self, index: int) -> mx.nd.NDArray | None:
-        return self.arrays.get(self.name(index)) if self.nodes[index]["op"] == "null" else None
+    def _is_param(self, index: int) -> bool:
+        return self.nodes[index]["op"] == "null" and self.name(index) in self.arrays
 
     # -- what the caller passed --------------------------------------------------------------
 
@@ -222,7 +225,7 @@ class _Reader:
         self, infer: NodeInference, index: int, node: dict[str, Any], shapes: dict[Entry, Shape]
     ) -> None:
         read = [(i, number) for i, number, *_ in node["inputs"]]
-        is_param = [self._array(i) is not None for i, _ in read]
+        is_param = [self._is_param(i) for i, _ in read]
         known = [shapes.get(entry) for entry in read]
         found = infer(node, known, is_param)
         if found is None:
@@ -231,6 +234,8 @@ class _Reader:
         for entry, shape in zip(read, found[0]):
             if shapes.get(entry) is None:
                 shapes[entry] = shape
+            elif self._is_param(entry[0]):
+                self._check_param_shape(node, entry, shapes[entry], shape)
         for number, shape in enumerate(found[1]):
             shapes[index, number] = shape
 
@@ -244,17 +249,24 @@ class _Reader:
         free = [None if p else shape for p, shape in zip(is_param, known)]
         expected = infer_node(node, free) if any(is_param) else None
         if expected is not None:
-            for (i, *_), has, needs in zip(node["inputs"], known, expected[0]):
-                if needs is not None and has != needs:
-                    raise BadParams(
-                        f"the parameter {self.name(i)!r} has shape {format_shape(has)}; "
-                        f"{where} needs {format_shape(needs)}"
-                    )
+            for (i, number, *_), has, needs in zip(node["inputs"], known, expected[0]):
+                self._check_param_shape(node, (i, number), has, needs)
         read = ", ".join(
             f"{self.names[i, number]} {format_shape(shape)}"
             for (i, number, *_), shape in zip(node["inputs"], known)
         )
         raise ShapesDisagree(f"{where} cannot take {read}")
+
+    def _check_param_shape(
+        self, node: dict[str, Any], entry: Entry, has: Shape, needs: Shape
+    ) -> None:
+        if has is None or needs is None:
+            return
+        if len(has) != len(needs) or any(n not in {None, h} for h, n in zip(has, needs)):
+            raise BadParams(
+                f"the parameter {self.names[entry]!r} has shape {format_shape(has)}; "
+                f"{node['op']} {node['name']!r} needs {format_shape(needs)}"
+            )
 
     # -- dtypes ------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
-"""Symbols from JSON, as this version of MXNet writes them."""
+"""Symbols from JSON, and the names of operators, as this version of MXNet writes them."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mxnet as mx
+from mxnet.base import _LIB, OpHandle, c_str, check_call
 
 MXNET_VERSION = ["int", 10901]  # without it MXNet takes the JSON for an old one and logs upgrades
 
@@ -32,6 +34,20 @@ def build_symbol(
                 "arg_nodes": [i for i, node in enumerate(nodes) if node["op"] == "null"],
                 "heads": [[node, output, 0] for node, output in heads],
                 "attrs": {"mxnet_version": MXNET_VERSION},
-            }
+            },
+            ensure_ascii=False,  # MXNet's reader does not know \\u escapes
         )
     )
+
+
+def operator_names() -> set[str]:
+    """Return the names, aliases included, of all operators that this MXNet has."""
+    return set(mx.operator.get_all_registered_operators())
+
+
+def primary_name(op: str) -> str:
+    """Return the name under which symbols hold an operator: ``"_copy"`` for ``"identity"``."""
+    handle, name = OpHandle(), ctypes.c_char_p()
+    check_call(_LIB.NNGetOpHandle(c_str(op), ctypes.byref(handle)))
+    check_call(_LIB.MXSymbolGetAtomicSymbolName(handle, ctypes.byref(name)))
+    return (name.value or b"").decode()

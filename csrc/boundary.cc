@@ -48,13 +48,6 @@ std::vector<MxtrtTensor> ViewArrays(int count, void** data, const int64_t** shap
   return tensors;
 }
 
-bool AllDense(int count, const int* storage_types) {
-  for (int i = 0; i < count; ++i) {
-    if (storage_types[i] != mxnet::ext::kDefaultStorage) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 mxnet::ext::MXReturnValue Fail(const std::string& sentence) {
@@ -115,16 +108,12 @@ MX_INT_RET _opCallFStatefulCompute(
     const int64_t** out_shapes, int* out_ndims, void** out_data, int* out_types, size_t*,
     const char** out_devices, int* out_device_ids, int num_outputs, mxnet::ext::xpu_malloc_t, void*,
     mxnet::ext::xpu_malloc_t, void*, void* stream, mxnet::ext::sparse_malloc_t, void*,
-    int* in_storage_types, int* out_storage_types, void**, void**, void**, void**, int64_t*,
+    int*, int*, void**, void**, void**, void**, int64_t*,
     int64_t*, int64_t*, int64_t*, void*, void*) {
   return mxtrt::Guarded([&] {
     if (!is_forward) {
       return mxtrt::Fail(
           "an optimised symbol has no gradient: train the original symbol and optimise the result");
-    }
-    if (!mxtrt::AllDense(num_inputs, in_storage_types) ||
-        !mxtrt::AllDense(num_outputs, out_storage_types)) {
-      return mxtrt::Fail("an engine takes dense arrays only; convert with tostype('default')");
     }
     const auto inputs = mxtrt::ViewArrays(num_inputs, in_data, in_shapes, in_ndims, in_types,
                                           in_devices, in_device_ids);

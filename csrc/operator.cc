@@ -196,6 +196,20 @@ MXReturnValue InferEngineShape(const Attributes& attributes, Shapes* in_shapes,
   });
 }
 
+// MXNet's own rule for operators without this function refuses those that have no input.
+MXReturnValue InferDenseStorage(const Attributes&, std::vector<int>* in_types,
+                                std::vector<int>* out_types) {
+  return Guarded([&] {
+    const auto is_sparse = [](int type) { return type > mxnet::ext::kDefaultStorage; };
+    if (std::any_of(in_types->begin(), in_types->end(), is_sparse)) {
+      return Fail("an engine takes dense arrays only; convert with tostype('default')");
+    }
+    std::fill(in_types->begin(), in_types->end(), mxnet::ext::kDefaultStorage);
+    std::fill(out_types->begin(), out_types->end(), mxnet::ext::kDefaultStorage);
+    return MX_SUCCESS;
+  });
+}
+
 class EngineState : public Runnable {
  public:
   explicit EngineState(const std::string& key) : key_(key) {}
@@ -284,6 +298,7 @@ REGISTER_OP(_mxtrt_engine)
     .setParseAttrs(ParseEngine)
     .setInferType(InferEngineType)
     .setInferShape(InferEngineShape)
+    .setInferSType(InferDenseStorage)
     .setCreateOpState(CreateEngine, "cpu")
     .setCreateOpState(CreateEngine, "gpu");
 
@@ -291,6 +306,7 @@ REGISTER_OP(_mxtrt_heads)
     .setParseAttrs(ParseHeads)
     .setInferType(InferHeadsType)
     .setInferShape(InferHeadsShape)
+    .setInferSType(InferDenseStorage)
     .setCreateOpState(CreateHeads, "cpu");
 
 }  // namespace mxtrt

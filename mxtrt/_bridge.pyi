@@ -71,8 +71,9 @@ def attach(library_path: str) -> None:
 def detach() -> None:
     """Disconnect: calls in progress finish, later ones fail in MXNet without entering Python.
 
-    Wait for MXNet's own work first (``mx.nd.waitall()``), else what is in flight fails.
-    ``mxtrt._library.load`` arranges both for the exit of the interpreter.
+    What MXNet has queued by then fails; ``mx.nd.waitall()`` first lets it finish. It runs at the
+    exit of the interpreter without that: MXNet drops its own queue there, too, and a daemon thread
+    that keeps calling would make the wait endless.
     """
 
 def register(key: str, part: Part) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 from pathlib import Path
 
@@ -32,17 +31,4 @@ def load() -> None:
 
         mx.library.load(str(_PATH), verbose=False)
         _bridge.attach(str(_PATH))
-        atexit.register(_finish)
         _loaded = True
-
-
-def _finish() -> None:
-    """Let MXNet finish what is in flight, then keep its threads out of the exiting interpreter."""
-    import mxnet as mx
-
-    try:
-        mx.nd.waitall()
-    except mx.MXNetError:
-        pass  # the work failed; there is nobody left to tell
-    finally:
-        _bridge.detach()

@@ -1,0 +1,145 @@
+"""Convolutions and transposed convolutions, over one to three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts
+
+CHANNELS_LAST = {"NWC", "NHWC", "NDHWC"}
+
+
+@converts("Convolution", "Convolution_v1")
+def convolution(
+    onnx: OnnxModel,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    *,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    dilate: tuple[int, ...] = (),
+    pad: tuple[int, ...] = (),
+    num_filter: int,
+    num_group: int = 1,
+    no_bias: bool = False,
+    layout: str | None = None,
+) -> str:
+    """``Convolution`` -> ``Conv``; a channels-last layout stands between two ``Transpose``."""
+    made = onnx.op(
+        "Conv",
+        channels_first(onnx, x, layout),
+        channels_first(onnx, weight, layout),
+        bias,
+        kernel_shape=kernel,
+        strides=stride or None,
+        dilations=dilate or None,
+        pads=pad * 2 or None,
+        group=num_group,
+    )
+    return channels_last_again(onnx, made, layout)
+
+
+@converts("Deconvolution")
+def deconvolution(
+    onnx: OnnxModel,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    *,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    dilate: tuple[int, ...] = (),
+    pad: tuple[int, ...] = (),
+    adj: tuple[int, ...] = (),
+    target_shape: tuple[int, ...] = (),
+    num_filter: int,
+    num_group: int = 1,
+    no_bias: bool = True,
+    layout: str | None = None,
+) -> str:
+    """``Deconvolution`` -> ``ConvTranspose``; a `target_shape` replaces `pad` and `adj`."""
+    attrs = {
+        "kernel_shape": kernel,
+        "strides": stride or None,
+        "dilations": dilate or None,
+        "group": num_group,
+    }
+    operands = (channels_first(onnx, x, layout), channels_first(onnx, weight, layout), bias)
+    if not any(target_shape):
+        none = (0,) * len(kernel)
+        made = _transposed(onnx, operands, pad or none, adj or none, attrs)
+    else:
+        surplus = _surplus(x, kernel, stride, dilate, target_shape, layout)
+        if surplus is None:
+            made = _middle(onnx, onnx.op("ConvTranspose", *operands, **attrs), target_shape)
+        else:
+            near, odd = [(n + 1) // 2 for n in surplus], [n % 2 for n in surplus]
+            made = _transposed(onnx, operands, near, odd, attrs)
+    return channels_last_again(onnx, made, layout)
+
+
+def channels_first(onnx: OnnxModel, x: Value, layout: str | None) -> Operand:
+    """Return `x` with the last axis moved to the second place if `layout` says so."""
+    if layout is None or layout not in CHANNELS_LAST:
+        return x
+    rank = len(layout)
+    return onnx.op("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def channels_last_again(onnx: OnnxModel, made: str, layout: str | None) -> str:
+    """Undo `channels_first`."""
+    if layout is None or layout not in CHANNELS_LAST:
+        return made
+    return onnx.op("Transpose", made, perm=[0, *range(2, len(layout)), 1])
+
+
+def _surplus(
+    x: Value,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilate: tuple[int, ...],
+    target: tuple[int, ...],
+    layout: str | None,
+) -> list[int] | None:
+    """Return by how much the unpadded result exceeds `target`; None for unknown sizes."""
+    ones = (1,) * len(kernel)
+    if x.shape is None:
+        return None
+    sizes = x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
+    found = [
+        s * (size - 1) + d * (k - 1) + 1 - wanted
+        for size, k, s, d, wanted in zip(sizes, kernel, stride or ones, dilate or ones, target)
+        if size is not None
+    ]
+    return found if len(found) == len(kernel) else None
+
+
+def _transposed(
+    onnx: OnnxModel,
+    operands: Sequence[Operand],
+    pad: Sequence[int],
+    adj: Sequence[int],
+    attrs: Mapping[str, Any],
+) -> str:
+    """Add a ``ConvTranspose`` whose far pads are smaller by `adj`.
+
+    TensorRT has no output padding: what is left of `adj` when a pad is used up is rare.
+    """
+    far = [max(p - a, 0) for p, a in zip(pad, adj)]
+    beyond = [max(a - p, 0) for p, a in zip(pad, adj)]
+    more = beyond if any(beyond) else None
+    return onnx.op("ConvTranspose", *operands, pads=[*pad, *far], output_padding=more, **attrs)
+
+
+def _middle(onnx: OnnxModel, full: str, target: tuple[int, ...]) -> str:
+    """Cut the middle of size `target` out of the spatial axes; an odd surplus goes in front."""
+    axes = range(2, 2 + len(target))
+    sizes = onnx.op("Gather", onnx.op("Shape", full), onnx.ints(axes))
+    surplus = onnx.op("Add", onnx.op("Sub", sizes, onnx.ints(target)), onnx.ints([1]))
+    starts = onnx.op("Div", surplus, onnx.ints([2]))
+    ends = onnx.op("Add", starts, onnx.ints(target))
+    return onnx.op("Slice", full, starts, ends, onnx.ints(axes))

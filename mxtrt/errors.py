@@ -8,7 +8,8 @@
     │   ├── BadOption              an option or one of its values does not exist (a ValueError)
     │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
     │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
-    │   └── EngineNotAvailable     the engine that was asked for cannot run here
+    │   ├── EngineNotAvailable     the engine that was asked for cannot run here
+    │   └── ProgramNotAvailable    a program outside Python is not installed
     ├── UnsupportedOp              why one node stays in MXNet; caught by the partitioner
     └── EngineError                an engine failed while it was built or run
 
@@ -55,6 +56,10 @@ class ShapesDisagree(UserError, ValueError):
 
 class EngineNotAvailable(UserError):
     """The engine that was asked for cannot run here."""
+
+
+class ProgramNotAvailable(UserError):
+    """A program outside Python, such as Graphviz, is not installed."""
 
 
 class UnsupportedOp(MxtrtError):

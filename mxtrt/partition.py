@@ -137,8 +137,9 @@ def _check_names(option: str, where: str, given: Iterable[str], known: set[str])
 def _unnameable_heads(graph: Graph) -> dict[Node, str]:
     """Return the nodes whose heads have names that no other node can have.
 
-    MXNet makes an output's name from its node's name. ``fc_output`` and ``split_output1`` can be
-    had from a node of ours with the same name; ``bn_mean`` cannot.
+    MXNet makes an output's name from its node's name. ``fc_output``, ``split_output1`` and
+    ``rnn_state_output`` can be had from a node of ours called ``fc``, ``split`` and
+    ``rnn_state``; ``bn_mean`` cannot.
     """
     found: dict[Node, str] = {}
     for value, name in zip(graph.heads, graph.head_names):
@@ -146,7 +147,7 @@ def _unnameable_heads(graph: Graph) -> dict[Node, str]:
         if node is None:
             continue
         stem, _, tail = name.rpartition("_output")
-        if stem != node.name or not (tail.isdigit() or tail == ""):
+        if not stem or not (tail.isdigit() or tail == ""):
             found[node] = f"the model's output {name!r} has a name that only {node.op} can give"
     return found
 

@@ -121,6 +121,10 @@ class OnnxModel:
         body._scope = self._scope
         return body
 
+    def declare(self, value: Value) -> str:
+        """Make `value` the next input of a body that `subgraph` returned."""
+        return self._tensor(value)
+
     # -- what the pipeline calls -------------------------------------------------------------
 
     @contextmanager
@@ -134,8 +138,11 @@ class OnnxModel:
         """Say which ONNX tensors hold the outputs of the node that was just converted."""
         if len(values) != len(names):
             raise UnsupportedOp(f"{len(values)} outputs; the converter makes {len(names)}")
+        renamed: dict[str, str] = {}  # one tensor may be several outputs
         for value, made in zip(values, names):
-            self._tensor_of[value] = self._rename(made, value.name)
+            if made not in renamed:
+                renamed[made] = self._rename(made, value.name)
+            self._tensor_of[value] = renamed[made]
 
     def finish(self, outputs: Sequence[Value]) -> onnx.ModelProto:
         """Return the model as a protobuf whose weights are external data in `weights`."""

@@ -162,80 +162,93 @@ def _try(node: Node, refusal: Refusal) -> str | None:
 
 def _merge(graph: Graph, left: Mapping[Node, str]) -> list[tuple[Node, ...]]:
     """Return the convertible nodes as sets that can each run in one go, in graph order."""
-    groups = _Groups(graph)
-    for node in graph.nodes:
-        if node not in left:
-            for value in node.inputs:
-                before = graph.producer.get(value)
-                if before is not None and before not in left:
-                    groups.merge(before, node)
-    independent: list[Node] = []
-    for first in groups.first_nodes(left):
-        if not any(groups.merge(other, first) for other in independent):
-            independent.append(first)
-    return groups.members(left)
+    groups = _Groups()
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    convertible = [node not in left for node in graph.nodes]
+    for i, node in enumerate(graph.nodes):
+        reads = {number[graph.producer[v]]: None for v in node.inputs if v in graph.producer}
+        groups.add(i, reads)
+        if convertible[i]:
+            for before in filter(convertible.__getitem__, reads):
+                groups.merge(before, i)
+    parts = [members for members in groups.members() if convertible[members[0]]]
+    merged: list[int] = []
+    for first, *_ in parts:
+        if not any(groups.merge_independent(other, first) for other in merged):
+            merged.append(first)
+    parts = [members for members in groups.members() if convertible[members[0]]]
+    return [tuple(graph.nodes[i] for i in members) for members in parts]
 
 
 class _Groups:
-    """Disjoint sets of nodes whose quotient graph stays without cycles."""
+    """Disjoint sets of nodes, numbered in topological order, whose quotient has no cycle.
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._members: dict[int, list[int]] = {i: [i] for i in range(len(graph.nodes))}
-        self._group_of = list(range(len(graph.nodes)))
-        index = {node: i for i, node in enumerate(graph.nodes)}
-        self._index = index
-        self._inputs: dict[int, set[int]] = {
-            i: {index[graph.producer[v]] for v in node.inputs if v in graph.producer}
-            for i, node in enumerate(graph.nodes)
-        }
-        self._first = dict(enumerate(range(len(graph.nodes))))
+    For each set the sets that it needs, directly or not, are kept as the bits of an integer.
+    """
 
-    def merge(self, a: Node, b: Node) -> bool:
-        """Merge the groups of `a` and `b` unless that closes a cycle; return whether it did."""
-        one, two = self._group_of[self._index[a]], self._group_of[self._index[b]]
+    def __init__(self) -> None:
+        self._root: list[int] = []
+        self._members: dict[int, list[int]] = {}
+        self._reads: dict[int, set[int]] = {}
+        self._needs: dict[int, int] = {}
+
+    def add(self, node: int, reads: Iterable[int]) -> None:
+        """Add a node, after all that it reads, as a set of its own."""
+        self._root.append(node)
+        self._members[node] = [node]
+        self._reads[node] = {self._find(before) for before in reads}
+        self._needs[node] = 0
+        for before in self._reads[node]:
+            self._needs[node] |= self._needs[before] | 1 << before
+
+    def members(self) -> list[list[int]]:
+        """Return the sets, each in topological order, by their first members."""
+        return sorted(sorted(members) for members in self._members.values())
+
+    def merge(self, a: int, b: int) -> bool:
+        """Merge the sets of two nodes unless that closes a cycle; return whether it did."""
+        one, two = self._find(a), self._find(b)
         if one == two:
             return True
-        if self._path_through_others(one, two) or self._path_through_others(two, one):
+        if self._leads_around(one, two) or self._leads_around(two, one):
             return False
-        if len(self._members[one]) < len(self._members[two]):
-            one, two = two, one
-        for i in self._members[two]:
-            self._group_of[i] = one
-        self._members[one] += self._members.pop(two)
-        self._inputs[one] |= self._inputs.pop(two)
-        self._first[one] = min(self._first[one], self._first.pop(two))
+        self._unite(one, two)
         return True
 
-    def _path_through_others(self, start: int, end: int) -> bool:
-        """Say whether `end` reads, through at least one other group, something of `start`."""
-        todo = [g for g in self._inputs_of(end) if g not in {start, end}]
-        seen = set(todo)
-        while todo:
-            group = todo.pop()
-            for before in self._inputs_of(group):
-                if before == start:
-                    return True
-                if before not in seen and before != end:
-                    seen.add(before)
-                    todo.append(before)
-        return False
+    def merge_independent(self, a: int, b: int) -> bool:
+        """Merge the sets of two nodes if neither needs the other; return whether it did."""
+        one, two = self._find(a), self._find(b)
+        if self._needs[one] >> two & 1 or self._needs[two] >> one & 1:
+            return False
+        self._unite(one, two)
+        return True
 
-    def _inputs_of(self, group: int) -> set[int]:
-        read = {self._group_of[i] for i in self._inputs[group]} - {group}
-        self._inputs[group] = set(read)
-        return read
+    def _leads_around(self, start: int, end: int) -> bool:
+        """Say whether `end` needs `start` through a third set."""
+        reads = {self._find(before) for before in self._reads[end]} - {end}
+        self._reads[end] = reads
+        return any(self._needs[before] >> start & 1 for before in reads - {start})
 
-    def first_nodes(self, left: Mapping[Node, str]) -> list[Node]:
-        """Return the first node of every group of convertible nodes, in graph order."""
-        firsts = sorted(self._first[group] for group in self._members)
-        return [self._graph.nodes[i] for i in firsts if self._graph.nodes[i] not in left]
+    def _unite(self, one: int, two: int) -> None:
+        both = 1 << one | 1 << two
+        needs = (self._needs[one] | self._needs[two]) & ~both
+        grown = needs != self._needs[one] & ~both
+        self._root[two] = one
+        self._members[one] += self._members.pop(two)
+        self._reads[one] |= self._reads.pop(two)
+        self._needs[one] = needs
+        needed = any(bits >> two & 1 for bits in self._needs.values())
+        del self._needs[two]
+        if grown or needed:
+            for other, bits in self._needs.items():
+                if bits & both:
+                    self._needs[other] = bits | both | needs
 
-    def members(self, left: Mapping[Node, str]) -> list[tuple[Node, ...]]:
-        """Return the groups of convertible nodes, ordered by their first node."""
-        nodes = self._graph.nodes
-        groups = sorted(sorted(members) for members in self._members.values())
-        return [tuple(nodes[i] for i in g) for g in groups if nodes[g[0]] not in left]
+    def _find(self, node: int) -> int:
+        while self._root[node] != node:
+            self._root[node] = self._root[self._root[node]]
+            node = self._root[node]
+        return node
 
 
 def _subgraph(graph: Graph, nodes: tuple[Node, ...], name: str) -> Subgraph:

@@ -92,7 +92,7 @@ def test_heads_of_a_node_with_several_outputs(heads: tuple[int, ...]) -> None:
 
 
 def test_a_name_that_only_the_operator_gives_stays_in_mxnet() -> None:
-    symbol = mx.sym.LayerNorm(dense(mx.sym.var("data"), "fc"), output_mean_std=True, name="ln")
+    symbol = mx.sym.LayerNorm(dense(mx.sym.var("data"), "fc"), output_mean_var=True, name="ln")
     params = {**weights("fc"), "ln_gamma": mx.nd.ones(4), "ln_beta": mx.nd.zeros(4)}
     assert symbol.list_outputs() == ["ln_output", "ln_mean", "ln_std"]
     check_same(symbol, params, min_subgraph_size=1)

@@ -274,10 +274,14 @@ class _Reader:
         arguments = set(self.symbol.list_arguments())
         known = {name: a.dtype for name, a in self.arrays.items() if name in arguments}
         known.update({name: np.dtype(t).type for name, t in self.options.dtypes.items()})
+        names = self.internals.list_arguments()
         try:
             inputs, found, _ = self.internals.infer_type_partial(**known)
-            for name, dtype in zip(self.internals.list_arguments(), inputs):
-                known.setdefault(name, np.float32 if dtype is None else dtype)
+        except mx.base.MXNetError:  # RNN refuses data of unknown type
+            inputs = [None] * len(names)
+        for name, dtype in zip(names, inputs):
+            known.setdefault(name, np.float32 if dtype is None else dtype)
+        try:
             _, found, _ = self.internals.infer_type_partial(**known)
         except mx.base.MXNetError as error:
             raise ShapesDisagree(f"the dtypes do not fit: {_sentence(error)}") from None

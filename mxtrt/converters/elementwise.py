@@ -1,19 +1,200 @@
-"""Arithmetic, comparison and activation, element by element."""
+"""Arithmetic of two tensors, or of a tensor and a number, element by element.
+
+MXNet cuts a number beside a tensor of integers off to their type, unless ``is_int=False`` says to
+compute in float64.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Callable
+
+import numpy as np
+
 from ..errors import UnsupportedOp
 from ..graph import Value
-from ..onnx_model import OnnxModel
+from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from . import known_rank
 
-ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softrelu": "Softplus",
-               "softsign": "Softsign"}  # fmt: skip
+FLOATS = frozenset({"float16", "float32", "float64"})
+
+Formula = Callable[[OnnxModel, Operand, Operand, str], str]
+"""Writes a function of two operands of one type, whose NumPy name comes last."""
 
 
-@converts("Activation")
-def activation(onnx: OnnxModel, x: Value, *, act_type: str) -> str:
-    """``Activation`` -> the ONNX operator of the same function."""
-    if act_type not in ACTIVATIONS:
-        raise UnsupportedOp(f"act_type={act_type!r} is none of {', '.join(ACTIVATIONS)}")
-    return onnx.op(ACTIVATIONS[act_type], x)
+def binary(
+    *ops: str,
+    scalar: str | None = None,
+    reverse_scalar: str | None = None,
+    integers_in: str | None = None,
+) -> Callable[[Formula], Formula]:
+    """Register a formula as the converter of a family of operators.
+
+    Parameters
+    ----------
+    *ops : str
+        Operators of two tensors.
+    scalar, reverse_scalar : str, optional
+        The operator of a tensor and a number, and the one of a number and a tensor.
+    integers_in : str, optional
+        The float type in which MXNet computes this function of integers.
+    """
+
+    def register(formula: Formula) -> Formula:
+        compute = partial(_compute, formula, integers_in)
+
+        def of_tensors(onnx: OnnxModel, a: Value, b: Value) -> str:
+            return compute(onnx, a, b, a.dtype)
+
+        def of_scalar(
+            onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
+        ) -> str:
+            return compute(onnx, *_beside(onnx, x, scalar, is_int))
+
+        def of_reversed(
+            onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
+        ) -> str:
+            tensor, number, dtype = _beside(onnx, x, scalar, is_int)
+            return compute(onnx, number, tensor, dtype)
+
+        converts(*ops)(of_tensors)
+        if scalar is not None:
+            converts(scalar)(of_scalar)
+        if reverse_scalar is not None:
+            converts(reverse_scalar)(of_reversed)
+        return formula
+
+    return register
+
+
+def constant(onnx: OnnxModel, number: float, dtype: str) -> str:
+    """Return a number as MXNet reads it beside a tensor of type `dtype`."""
+    if dtype in FLOATS:
+        with np.errstate(over="ignore"):  # 1e9 is inf in float16, for MXNet too
+            return onnx.constant(np.asarray(number, "float64").astype(dtype), dtype)
+    if not abs(number) < 2**63:
+        raise UnsupportedOp(f"scalar={number} is no number of any integer type")
+    return onnx.constant(np.asarray(int(number), "int64").astype(dtype), dtype)
+
+
+def as_float(onnx: OnnxModel, x: Value, dtype: str) -> tuple[Operand, str]:
+    """Return floats as they are and integers cast to `dtype`, and what type that is."""
+    return (x, x.dtype) if x.dtype in FLOATS else (onnx.cast(x, dtype), dtype)
+
+
+def from_float(onnx: OnnxModel, result: str, dtype: str) -> str:
+    """Return floats as they are, and cut them off to `dtype` where that is an integer type."""
+    if dtype in FLOATS:
+        return result
+    if dtype in {"int8", "uint8"}:  # through int32, so that numbers out of range wrap around
+        result = onnx.cast(result, "int32")
+    return onnx.cast(result, dtype)
+
+
+def _beside(onnx: OnnxModel, x: Value, number: float, is_int: bool) -> tuple[Operand, Operand, str]:
+    """Return a tensor and a number as operands, and the type in which MXNet computes with them."""
+    if is_int or x.dtype in FLOATS:
+        return x, constant(onnx, number, x.dtype), x.dtype
+    return onnx.cast(x, "float64"), constant(onnx, number, "float64"), "float64"
+
+
+def _compute(
+    formula: Formula, integers_in: str | None, onnx: OnnxModel, a: Operand, b: Operand, dtype: str
+) -> str:
+    if integers_in is None or dtype in FLOATS:
+        return formula(onnx, a, b, dtype)
+    found = formula(onnx, onnx.cast(a, integers_in), onnx.cast(b, integers_in), integers_in)
+    return from_float(onnx, found, dtype)
+
+
+def _one_operator(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    return onnx.op(op_type, a, b)
+
+
+_add, _sub, _mul, _div, _max, _min, _pow = (
+    partial(_one_operator, op_type) for op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+)
+
+binary("elemwise_add", "broadcast_add", "_grad_add", scalar="_plus_scalar")(_add)
+binary("elemwise_sub", "broadcast_sub", scalar="_minus_scalar", reverse_scalar="_rminus_scalar")(
+    _sub
+)
+binary("elemwise_mul", "broadcast_mul", scalar="_mul_scalar")(_mul)
+binary("elemwise_div", "broadcast_div")(_div)
+binary(reverse_scalar="_rdiv_scalar", integers_in="float32")(_div)
+binary("_maximum", "broadcast_maximum", scalar="_maximum_scalar")(_max)
+binary("_minimum", "broadcast_minimum", scalar="_minimum_scalar")(_min)
+binary(
+    "_power", "broadcast_power", scalar="_power_scalar", reverse_scalar="_rpower_scalar",
+    integers_in="float32",
+)(_pow)  # fmt: skip
+
+
+@converts("_div_scalar")
+def div_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
+    """``_div_scalar`` -> ``Div``, which cuts integers off as C does."""
+    tensor, number, dtype = _beside(onnx, x, scalar, is_int)
+    if dtype not in FLOATS and int(scalar) == 0:
+        raise UnsupportedOp(f"scalar={scalar} divides integers by 0")
+    return onnx.op("Div", tensor, number)
+
+
+@binary("_mod", "broadcast_mod", scalar="_mod_scalar", reverse_scalar="_rmod_scalar")
+def modulo(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    """``_mod`` -> ``Mod`` with the sign of the divisor; 0 where the divisor is 0."""
+    zero, one = onnx.constant(0, dtype), onnx.constant(1, dtype)
+    by_zero = onnx.op("Equal", b, zero)
+    divisor = onnx.op("Where", by_zero, one, b)
+    if dtype not in FLOATS:  # integers modulo 1 are 0
+        return onnx.op("Mod", a, divisor)
+    rest = onnx.op("Mod", a, divisor, fmod=1)  # with the sign of a
+    other_sign = onnx.op("Less", onnx.op("Mul", rest, onnx.op("Sign", b)), zero)
+    found = onnx.op("Where", other_sign, onnx.op("Add", rest, b), rest)
+    return onnx.op("Where", by_zero, zero, found)
+
+
+@binary("_hypot", "broadcast_hypot", scalar="_hypot_scalar", integers_in="float32")
+def hypotenuse(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    """``_hypot`` -> the longer side times ``Sqrt(1 + ratio²)``, which does not overflow."""
+    one = onnx.constant(1, dtype)
+    sides = onnx.op("Abs", a), onnx.op("Abs", b)
+    long, short = onnx.op("Max", *sides), onnx.op("Min", *sides)
+    equal = onnx.op("Equal", long, short)  # 0 / 0 and inf / inf count as 1
+    ratio = onnx.op("Where", equal, one, onnx.op("Div", short, long))
+    return onnx.op("Mul", long, onnx.op("Sqrt", onnx.op("Add", onnx.op("Mul", ratio, ratio), one)))
+
+
+@converts("add_n")
+def add_n(onnx: OnnxModel, first: Value, *others: Value) -> str:
+    """``add_n`` -> ``Sum``; a chain of ``Add`` for integers, which ``Sum`` does not take."""
+    if first.dtype in FLOATS:
+        return onnx.op("Sum", first, *others)
+    total = onnx.op("Identity", first)
+    for value in others:
+        total = onnx.op("Add", total, value)
+    return total
+
+
+@converts("clip")
+def clip(onnx: OnnxModel, x: Value, *, a_min: float, a_max: float) -> str:
+    """``clip`` -> ``Clip``."""
+    if x.dtype in FLOATS:
+        return onnx.op("Clip", x, constant(onnx, a_min, x.dtype), constant(onnx, a_max, x.dtype))
+    limits = np.iinfo(x.dtype)
+    low, high = (int(np.clip(bound, limits.min, limits.max)) for bound in (a_min, a_max))
+    return onnx.op("Clip", x, onnx.constant(low, x.dtype), onnx.constant(high, x.dtype))
+
+
+@converts("where")
+def where(onnx: OnnxModel, condition: Value, x: Value, y: Value) -> str:
+    """``where`` -> ``Where``; a condition of one axis chooses whole rows."""
+    chosen = condition if condition.dtype == "bool" else onnx.cast(condition, "bool")
+    if condition.rank is None and 1 not in {x.rank, y.rank}:
+        raise UnsupportedOp(
+            f"needs the rank of {condition.name!r}, which is not known; pass shapes"
+        )
+    if condition.rank == 1 and 1 not in {x.rank, y.rank}:
+        rank = x.rank if x.rank is not None else known_rank(y)
+        chosen = onnx.op("Reshape", chosen, onnx.ints([-1] + [1] * (rank - 1)))
+    return onnx.op("Where", chosen, x, y)

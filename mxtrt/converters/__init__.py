@@ -1,13 +1,19 @@
 """Converters by family: one function for each operator.
 
 Adding an operator means adding one function here; see `mxtrt.registry`. This module holds what
-every family asks of a `Value`: its rank, a size, an axis counted from the front.
+every family asks of a `Value`: its rank, a size, an axis counted from the front, and the ONNX
+vectors that hold its sizes whether they are known or not.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import UnsupportedOp
 from ..graph import Value
+
+if TYPE_CHECKING:
+    from ..onnx_model import OnnxModel
 
 
 def known_rank(x: Value) -> int:
@@ -62,3 +68,18 @@ def normalized_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise UnsupportedOp(f"axis={axis} does not exist in a tensor of {rank} axes")
     return axis % rank
+
+
+def shape_vector(onnx: OnnxModel, x: Value) -> str:
+    """Return an int64 vector of the sizes of `x`: a constant when they are known."""
+    if x.shape is None or None in x.shape:
+        return onnx.op("Shape", x)
+    return onnx.ints(known_shape(x))
+
+
+def size_vector(onnx: OnnxModel, x: Value, axis: int) -> str:
+    """Return an int64 vector of one element, the size of `x` along `axis`."""
+    size = x.shape[axis] if x.shape is not None else None
+    if size is not None:
+        return onnx.ints([size])
+    return onnx.op("Gather", onnx.op("Shape", x), onnx.ints([axis]))

@@ -1,0 +1,189 @@
+"""Reshape, transpose, join, repeat and cast against MXNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import check_operator, check_refused, random_array
+
+DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]
+DATA = mx.sym.var("data")
+
+ONE_INPUT = [
+    (mx.sym.Flatten, {}, (2, 3, 4)),
+    (mx.sym.Flatten, {}, (2, 3)),
+    (mx.sym.Flatten, {}, (4,)),
+    (mx.sym.Flatten, {}, (1, 1, 3, 2, 2)),
+    (mx.sym.transpose, {}, (2, 3, 4)),
+    (mx.sym.transpose, {"axes": ()}, (2, 3, 4)),
+    (mx.sym.transpose, {"axes": (1, 2, 0)}, (2, 3, 4)),
+    (mx.sym.transpose, {"axes": (0, 2, 3, 1)}, (2, 1, 4, 5)),
+    (mx.sym.SwapAxis, {"dim1": 0, "dim2": 2}, (2, 3, 4)),
+    (mx.sym.SwapAxis, {"dim1": -1, "dim2": 1}, (2, 3, 4, 5)),
+    (mx.sym.SwapAxis, {}, (2, 3)),
+    (mx.sym.expand_dims, {"axis": 0}, (2, 3)),
+    (mx.sym.expand_dims, {"axis": 2}, (2, 3)),
+    (mx.sym.expand_dims, {"axis": -1}, (2, 3)),
+    (mx.sym.expand_dims, {"axis": -2}, (2, 3)),
+    (mx.sym.expand_dims, {"axis": -3}, (2, 3)),
+    (mx.sym.squeeze, {}, (2, 1, 3, 1)),
+    (mx.sym.squeeze, {}, (2, 3)),
+    (mx.sym.squeeze, {}, (1, 1)),
+    (mx.sym.squeeze, {"axis": 1}, (2, 1, 3, 1)),
+    (mx.sym.squeeze, {"axis": -1}, (1, 1, 3, 1)),
+    (mx.sym.squeeze, {"axis": (0, -1)}, (1, 1, 3, 1)),
+    (mx.sym.squeeze, {"axis": (0, 1)}, (1, 1)),
+    (mx.sym.squeeze, {"axis": 0}, (1,)),
+    (mx.sym.tile, {"reps": (2, 3)}, (2, 3)),
+    (mx.sym.tile, {"reps": (2,)}, (2, 3)),
+    (mx.sym.tile, {"reps": (2, 1, 3, 2)}, (2, 3)),
+    (mx.sym.tile, {"reps": ()}, (2, 3)),
+    (mx.sym.repeat, {"repeats": 3}, (2, 3)),
+    (mx.sym.repeat, {"repeats": 2, "axis": 0}, (2, 3, 4)),
+    (mx.sym.repeat, {"repeats": 2, "axis": 1}, (2, 3, 4, 5)),
+    (mx.sym.repeat, {"repeats": 2, "axis": 1}, (2, 3, 3, 3)),
+    (mx.sym.repeat, {"repeats": 3, "axis": -1}, (2, 1, 4)),
+    (mx.sym.repeat, {"repeats": 1, "axis": -2}, (2, 3, 4)),
+    (mx.sym.reverse, {"axis": 0}, (3, 2)),
+    (mx.sym.reverse, {"axis": (0, 2)}, (3, 1, 4)),
+    (mx.sym.reverse, {"axis": (1,)}, (3, 1, 4)),
+    (mx.sym.identity, {}, (2, 3)),
+    (mx.sym.shape_array, {}, (2, 1, 3)),
+    (mx.sym.size_array, {}, (2, 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("op", "attrs", "shape"), ONE_INPUT)
+def test_one_input(op: Any, attrs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    check_operator(op(DATA, **attrs), {"data": shape})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        mx.sym.Flatten(DATA),
+        mx.sym.transpose(DATA),
+        mx.sym.expand_dims(DATA, axis=1),
+        mx.sym.squeeze(DATA, axis=1),
+        mx.sym.tile(DATA, reps=(2, 1, 1)),
+        mx.sym.repeat(DATA, repeats=2, axis=0),
+        mx.sym.reverse(DATA, axis=2),
+        mx.sym.identity(DATA),
+        mx.sym.Reshape(DATA, shape=(-1, 2)),
+        mx.sym.Concat(DATA, DATA, dim=2),
+        mx.sym.stack(DATA, DATA, axis=1),
+        mx.sym.shape_array(DATA),
+    ],
+    ids=lambda symbol: symbol.name.rstrip("0123456789"),
+)
+def test_dtypes(symbol: mx.sym.Symbol, dtype: str) -> None:
+    check_operator(symbol, {"data": random_array((3, 1, 4), dtype)}, unknown_sizes=False)
+
+
+@pytest.mark.parametrize(
+    ("codes", "reverse", "shape"),
+    [
+        ((4, 0, 2), False, (2, 3, 4)),
+        ((6, -1), False, (2, 3, 4)),
+        ((-1,), False, (2, 3, 4)),
+        ((0, -1), False, (2, 3, 4)),
+        ((-1, 0, 0), False, (2, 3, 4)),
+        ((0, 0, -1), False, (2, 3, 4, 5)),
+        ((-2,), False, (2, 3, 4)),
+        ((2, -2), False, (2, 3, 4)),
+        ((-2, 1, 1), False, (2, 3, 4)),
+        ((-3, 4), False, (2, 3, 4)),
+        ((-3, -3), False, (2, 3, 4, 5)),
+        ((0, -3), False, (2, 3, 4)),
+        ((-3, -2), False, (2, 3, 4, 5)),
+        ((-3, -1), False, (2, 3, 4)),
+        ((-4, 1, 2, -2), False, (2, 3, 4)),
+        ((2, -4, -1, 3, -2), False, (2, 3, 4)),
+        ((0, -4, 2, -1, 0), False, (2, 6, 4)),
+        ((0, -4, -1, 2, 0, -4, 5, -1), False, (2, 6, 4, 5)),
+        ((-3, -4, -1, 2), False, (2, 3, 4)),
+        ((-1, 0, -4, 2, 2), False, (2, 3, 4)),
+        ((-1, 0), True, (10, 5, 4)),
+        ((8, 3, 0, 0), True, (2, 3, 4, 3, 5)),
+        ((0, -3, -3), True, (2, 5, 3, 4, 6)),
+        ((-2, -3), True, (2, 5, 3, 4)),
+        ((0, -1, 0), True, (2, 5, 3, 4)),
+        ((0, 2, -1, -4, 0), True, (3, 6, 4)),
+        ((1, 0), True, (1, 5)),
+    ],
+)
+def test_reshape(codes: tuple[int, ...], reverse: bool, shape: tuple[int, ...]) -> None:
+    check_operator(mx.sym.Reshape(DATA, shape=codes, reverse=reverse), {"data": shape})
+
+
+@pytest.mark.parametrize(
+    ("target", "keep_highest", "shape"),
+    [((0, 6), False, (2, 5, 6)), ((7, 0), True, (2, 5, 3)), ((0, 3, 5), True, (2, 5, 3))],
+)
+def test_reshape_as_before_0_7(
+    target: tuple[int, ...], keep_highest: bool, shape: tuple[int, ...]
+) -> None:
+    symbol = mx.sym.Reshape(DATA, target_shape=target, keep_highest=keep_highest)
+    check_operator(symbol, {"data": shape})
+
+
+@pytest.mark.parametrize(
+    ("attrs", "shape", "like"),
+    [
+        ({}, (2, 3, 4), (4, 6)),
+        ({"lhs_begin": 0, "lhs_end": 1, "rhs_begin": 0, "rhs_end": 2}, (30, 7), (15, 2, 4)),
+        ({"lhs_begin": 0, "lhs_end": 2, "rhs_begin": 0, "rhs_end": 1}, (2, 3, 5, 7), (6, 1, 1)),
+        ({"lhs_begin": -4, "lhs_end": -2, "rhs_begin": -3, "rhs_end": -2}, (2, 3, 5, 7), (6, 1, 1)),
+        ({"lhs_begin": 2, "rhs_begin": 1}, (2, 3, 5, 7), (9, 35)),
+        ({"rhs_begin": 0}, (2, 3, 5, 7), (6, 1, 35)),
+        ({"lhs_begin": 1, "lhs_end": 3, "rhs_begin": 0, "rhs_end": 1}, (2, 3, 5, 7), (15, 9)),
+    ],
+)
+def test_reshape_like(attrs: dict[str, Any], shape: tuple[int, ...], like: tuple[int, ...]) -> None:
+    symbol = mx.sym.reshape_like(DATA, mx.sym.var("like"), **attrs)
+    check_operator(symbol, {"data": shape, "like": like})
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -2])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_concat(dim: int, count: int) -> None:
+    shapes = []
+    for i in range(count):
+        shape = [2, 3, 4]
+        shape[dim] += i
+        shapes.append(tuple(shape))
+    inputs = {f"x{i}": shape for i, shape in enumerate(shapes)}
+    check_operator(mx.sym.Concat(*map(mx.sym.var, inputs), dim=dim), inputs)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("count", [1, 3])
+def test_stack(axis: int, count: int) -> None:
+    inputs = {f"x{i}": (2, 3) for i in range(count)}
+    check_operator(mx.sym.stack(*map(mx.sym.var, inputs), axis=axis), inputs)
+
+
+@pytest.mark.parametrize("to", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cast(dtype: str, to: str) -> None:
+    values = [0, 1, 3, 100, 127]
+    if dtype != "uint8":
+        values += [-1, -2, -127]
+    if dtype[0] == "f":
+        values += [0.5, -0.5, 1.9, -1.9, 2.5, 3.7]
+    if dtype not in {"int8", "uint8"}:
+        values += [128, 200, 255, 256, 300, -128, -129, -300]
+    if dtype not in {"int8", "uint8", "float16"}:
+        values += [65519, 65520, 65541, -70000, 16777217]
+    data = np.array(values, dtype)
+    check_operator(mx.sym.Cast(DATA, dtype=to), {"data": data}, unknown_sizes=False)
+
+
+def test_refusals() -> None:
+    check_refused(mx.sym.Reshape(DATA, shape=(-2, -1)), {"data": (2, 3)}, "a -1 behind -2 or -4")

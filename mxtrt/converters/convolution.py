@@ -73,7 +73,8 @@ def deconvolution(
         none = (0,) * len(kernel)
         made = _transposed(onnx, operands, pad or none, adj or none, attrs)
     else:
-        surplus = _surplus(x, kernel, stride, dilate, target_shape, layout)
+        sizes = spatial_sizes(x, layout, len(kernel))
+        surplus = _surplus(sizes, kernel, stride, dilate, target_shape)
         if surplus is None:
             made = _middle(onnx, onnx.op("ConvTranspose", *operands, **attrs), target_shape)
         else:
@@ -97,19 +98,22 @@ def channels_last_again(onnx: OnnxModel, made: str, layout: str | None) -> str:
     return onnx.op("Transpose", made, perm=[0, *range(2, len(layout)), 1])
 
 
+def spatial_sizes(x: Value, layout: str | None, count: int) -> tuple[int | None, ...]:
+    """Return the sizes of the `count` spatial axes of `x`, as far as they are known."""
+    if x.shape is None:
+        return (None,) * count
+    return x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
+
+
 def _surplus(
-    x: Value,
+    sizes: Sequence[int | None],
     kernel: tuple[int, ...],
     stride: tuple[int, ...],
     dilate: tuple[int, ...],
     target: tuple[int, ...],
-    layout: str | None,
 ) -> list[int] | None:
     """Return by how much the unpadded result exceeds `target`; None for unknown sizes."""
     ones = (1,) * len(kernel)
-    if x.shape is None:
-        return None
-    sizes = x.shape[1:-1] if layout in CHANNELS_LAST else x.shape[2:]
     found = [
         s * (size - 1) + d * (k - 1) + 1 - wanted
         for size, k, s, d, wanted in zip(sizes, kernel, stride or ones, dilate or ones, target)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Union
 import mxnet as mx
 import numpy as np
 
+from .begin_states import with_sized_begin_states
 from .errors import BadModel, BadOption, BadParams, ShapesDisagree, nearest
 from .graph import Graph, Node, Shape, Value, format_shape
 from .infer import SAME_SHAPE, NodeInference, implied_input_shape, infer_node
@@ -83,8 +84,14 @@ def read_symbol(symbol: mx.sym.Symbol, arrays: Arrays | None, options: Options) 
         Shapes or dtypes of the inputs do not fit the model.
     BadOption
         ``shapes`` or ``dtypes`` names something that is no input.
+    ShapeNeeded
+        The size of a begin state follows from shapes that are not known.
     """
-    return _Reader(symbol, arrays, options).graph()
+    reader = _Reader(symbol, arrays, options)
+    sized = with_sized_begin_states(symbol, *reader.known_shapes())
+    if sized is not symbol:
+        reader = _Reader(sized, arrays, options)
+    return reader.graph()
 
 
 class _Reader:
@@ -127,6 +134,13 @@ class _Reader:
             variable_attrs={values[i, 0]: self.nodes[i].get("attrs", {}) for i in self.variables},
             arrays=self.arrays,
         )
+
+    def known_shapes(self) -> tuple[dict[str, Shape], dict[str, tuple[int, ...]]]:
+        """Return what is known of the inputs' shapes, and the shapes of the parameters."""
+        shapes = self._variable_shapes()
+        self._trace_implied(shapes)
+        inputs = {self.name(i): shape for (i, _), shape in shapes.items() if not self._is_param(i)}
+        return inputs, {name: tuple(array.shape) for name, array in self.arrays.items()}
 
     def _node(self, index: int, values: Mapping[Entry, Value]) -> Node:
         source = self.nodes[index]

@@ -169,7 +169,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 def _piece(onnx: OnnxModel, vector: Value, start: int, end: int, shape: tuple[int, ...]) -> str:
-    cut = onnx.op("Slice", vector, onnx.ints([start]), onnx.ints([end]))
+    cut = onnx.op("Slice", vector, onnx.ints([start]), onnx.ints([end]), onnx.ints([0]))
     return cut if len(shape) == 1 else onnx.op("Reshape", cut, onnx.ints(shape))
 
 
@@ -177,7 +177,9 @@ def _rows(onnx: OnnxModel, states: Value, rows: slice, layers: int) -> Value | s
     """Return the rows of the initial states that belong to one layer."""
     if layers == 1:
         return states
-    return onnx.op("Slice", states, onnx.ints([rows.start]), onnx.ints([rows.stop]))
+    # TensorRT wants the axes of a Slice spelled out
+    ends = onnx.ints([rows.start]), onnx.ints([rows.stop])
+    return onnx.op("Slice", states, *ends, onnx.ints([0]))
 
 
 def _joined(onnx: OnnxModel, tensors: Tensors) -> str:

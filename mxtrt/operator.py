@@ -94,7 +94,10 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tu
     """Return the part as a symbol of its own, its inputs' names and its parameters' shapes."""
     nodes: list[dict[str, Any]] = []
     entries: dict[Value, tuple[int, int]] = {}
-    for index, value in enumerate((*part.inputs, *part.params)):
+    made = {value for node in part.nodes for value in node.outputs}
+    read = (value for node in part.nodes for value in node.inputs if value not in made)
+    # what no engine reads comes last: the labels of training heads
+    for index, value in enumerate(dict.fromkeys((*part.inputs, *part.params, *read))):
         entries[value] = (index, 0)
         nodes.append({"op": "null", "name": f"x{index}", "inputs": []})
     for node in part.nodes:
@@ -120,7 +123,8 @@ def _reason(error: Exception) -> str:
 
 ENGINE_OP = "_mxtrt_engine"
 
-_REPORTS: dict[str, Report] = {}  # by key
+_ENGINES: dict[str, EngineOperator] = {}  # by key, as in the bridge's own table
+_REPORTS: dict[str, Report] = {}
 
 
 def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict[Subgraph, str]:
@@ -130,6 +134,7 @@ def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict
     for part, engine in engines.items():
         keys[part] = uuid.uuid4().hex
         _bridge.register(keys[part], engine)
+        _ENGINES[keys[part]] = engine
         _REPORTS[keys[part]] = report
     return keys
 
@@ -155,7 +160,13 @@ def release(symbol: mx.sym.Symbol) -> None:
     """
     for key in _keys(symbol):
         _bridge.unregister(key)
+        _ENGINES.pop(key, None)
         _REPORTS.pop(key, None)
+
+
+def engines(symbol: mx.sym.Symbol) -> list[Engine]:
+    """Return the engines of an optimised symbol, in the order of its nodes."""
+    return [_ENGINES[key].engine for key in _keys(symbol) if key in _ENGINES]
 
 
 def _keys(symbol: mx.sym.Symbol) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .errors import BadOption, UnsupportedOp, nearest
 from .graph import Graph, Node, Value
 from .onnx_model import export_onnx
+from .registry import read_inputs
 from .symbol_json import operator_names, primary_name
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: N
         ``exclude_ops`` or ``exclude_nodes`` names something that the graph does not have.
     """
     left = _reasons(graph, options, refusal)
+    left.update(_unread(graph, left))
     parts: list[Subgraph] = []
     for nodes in _merge(graph, left):
         part = _subgraph(graph, nodes, f"mxtrt{len(parts)}")
@@ -95,7 +97,7 @@ def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: N
 
 def single(node: Node, name: str = "scratch") -> Subgraph:
     """Return the part that is one node, with all of its outputs."""
-    read = dict.fromkeys(node.inputs)
+    read = dict.fromkeys(read_inputs(node))
     return Subgraph(
         name,
         (node,),
@@ -158,6 +160,18 @@ def _try(node: Node, refusal: Refusal) -> str | None:
     except UnsupportedOp as unsupported:
         return str(unsupported)
     return refusal(proto)
+
+
+def _unread(graph: Graph, left: Mapping[Node, str]) -> dict[Node, str]:
+    """Return the nodes that compute nothing but the labels of training heads that move."""
+    needed = set(graph.heads)
+    found: dict[Node, str] = {}
+    for node in reversed(graph.nodes):
+        if needed.isdisjoint(node.outputs):
+            found[node] = "only training reads its outputs"
+        else:
+            needed.update(node.inputs if node in left else read_inputs(node))
+    return found
 
 
 def _merge(graph: Graph, left: Mapping[Node, str]) -> list[tuple[Node, ...]]:
@@ -254,7 +268,7 @@ class _Groups:
 def _subgraph(graph: Graph, nodes: tuple[Node, ...], name: str) -> Subgraph:
     inside = set(nodes)
     made = {value for node in nodes for value in node.outputs}
-    read = dict.fromkeys(v for node in nodes for v in node.inputs if v not in made)
+    read = dict.fromkeys(v for node in nodes for v in read_inputs(node) if v not in made)
     heads = set(graph.heads)
     outputs = [
         value

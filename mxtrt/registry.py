@@ -12,7 +12,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from .errors import UnsupportedOp, nearest
 
 if TYPE_CHECKING:
-    from .graph import Node
+    from .graph import Node, Value
     from .onnx_model import OnnxModel
 
 Converter = Callable[..., Any]
@@ -106,19 +106,34 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Registration:
-    """A converter and the schema that its signature states."""
+    """A converter and the schema that its signature states.
+
+    Attributes
+    ----------
+    ignored : frozenset of int
+        Positions of the inputs that inference does not read.
+    """
 
     convert: Converter
     attributes: Mapping[str, Attribute]
     min_inputs: int
     max_inputs: int | None
+    ignored: frozenset[int]
 
 
 _REGISTRY: dict[str, Registration] = {}
 
 
-def converts(*ops: str) -> Callable[[F], F]:
+def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
     """Register a function as the converter of the operators `ops`.
+
+    Parameters
+    ----------
+    *ops : str
+        MXNet's primary names of the operators.
+    ignores : iterable of str
+        Parameters of the function that it does not touch, such as the label of a training head:
+        these inputs vanish from the part.
 
     Raises
     ------
@@ -127,7 +142,7 @@ def converts(*ops: str) -> Callable[[F], F]:
     """
 
     def register(function: F) -> F:
-        registration = _describe(function)
+        registration = _describe(function, frozenset(ignores))
         for op in ops:
             if op in _REGISTRY:
                 raise ValueError(f"{op} has a converter already: {_REGISTRY[op].convert}")
@@ -147,6 +162,14 @@ def registration(op: str) -> Registration | None:
     """Return what is registered for the operator `op`, or None."""
     _load_converters()
     return _REGISTRY.get(op)
+
+
+def read_inputs(node: Node) -> tuple[Value, ...]:
+    """Return the inputs of a node that its converter reads."""
+    found = registration(node.op)
+    if found is None or not found.ignored:
+        return node.inputs
+    return tuple(value for i, value in enumerate(node.inputs) if i not in found.ignored)
 
 
 def convert_node(onnx: OnnxModel, node: Node) -> None:
@@ -196,7 +219,7 @@ def read_attributes(node: Node, found: Registration) -> dict[str, Any]:
     return typed
 
 
-def _describe(function: Converter) -> Registration:
+def _describe(function: Converter, ignores: frozenset[str]) -> Registration:
     positional: list[inspect.Parameter] = []
     attributes: dict[str, Attribute] = {}
     variadic = False
@@ -208,7 +231,14 @@ def _describe(function: Converter) -> Registration:
         else:
             positional.append(parameter)
     required = [p for p in positional if p.default is inspect.Parameter.empty]
-    return Registration(function, attributes, len(required), None if variadic else len(positional))
+    names = [parameter.name for parameter in positional]
+    return Registration(
+        function,
+        attributes,
+        len(required),
+        None if variadic else len(positional),
+        frozenset(names.index(name) for name in ignores),
+    )
 
 
 def _attribute(parameter: inspect.Parameter) -> Attribute:

@@ -9,7 +9,7 @@ import ast
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 import mxnet as mx
@@ -227,13 +227,18 @@ class _Reader:
         for node in self.nodes:
             if node["op"] not in {"Convolution", "Deconvolution"}:
                 continue
-            read = [(i, number) for i, number, *_ in node["inputs"]]
-            implied = implied_input_shape(node["op"], node.get("attrs", {}), shapes.get(read[1]))
-            index = read[0][0]
-            while self.nodes[index]["op"] in SAME_SHAPE:
-                index = self.nodes[index]["inputs"][0][0]
+            weight = (node["inputs"][1][0], node["inputs"][1][1])
+            implied = implied_input_shape(node["op"], node.get("attrs", {}), shapes.get(weight))
+            index = self._origin(node, SAME_SHAPE)
             if self.nodes[index]["op"] == "null" and shapes[index, 0] is None:
                 shapes[index, 0] = implied
+
+    def _origin(self, node: dict[str, Any], through: Collection[str]) -> int:
+        """Return where a node's first input comes from, back through operators in `through`."""
+        index = int(node["inputs"][0][0])
+        while self.nodes[index]["op"] in through:
+            index = int(self.nodes[index]["inputs"][0][0])
+        return index
 
     def _infer_node(
         self, infer: NodeInference, index: int, node: dict[str, Any], shapes: dict[Entry, Shape]
@@ -287,6 +292,7 @@ class _Reader:
     def _infer_dtypes(self) -> dict[Entry, str]:
         arguments = set(self.symbol.list_arguments())
         known = {name: a.dtype for name, a in self.arrays.items() if name in arguments}
+        known = {**self._implied_dtypes(), **known}
         known.update({name: np.dtype(t).type for name, t in self.options.dtypes.items()})
         names = self.internals.list_arguments()
         try:
@@ -303,6 +309,17 @@ class _Reader:
             entry: "float32" if dtype is None else np.dtype(dtype).name
             for entry, dtype in zip(self.names, found)
         }
+
+    def _implied_dtypes(self) -> dict[str, Any]:
+        """Return the dtypes of inputs that are multiplied with weights: they are the weights'."""
+        implied: dict[str, Any] = {}
+        for node in self.nodes:
+            if node["op"] in {"Convolution", "Deconvolution", "FullyConnected"}:
+                name = self.name(self._origin(node, SAME_SHAPE - {"Cast", "amp_cast"}))
+                weight = self.name(node["inputs"][1][0])
+                if name in self.inputs and weight in self.arrays:
+                    implied.setdefault(name, self.arrays[weight].dtype)
+        return implied
 
 
 def _hinted_shape(variable: Mapping[str, Any]) -> Shape:

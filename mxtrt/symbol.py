@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 HEADS_OP = "_mxtrt_heads"
 
-FIRST_WEIGHT = {
-    "Convolution": 1, "Deconvolution": 1, "FullyConnected": 1, "BatchNorm": 1, "LayerNorm": 1,
-    "GroupNorm": 1, "InstanceNorm": 1, "Embedding": 1, "RNN": 1,
+WEIGHTS = {
+    **dict.fromkeys(
+        ("Convolution", "Deconvolution", "FullyConnected", "BatchNorm", "LayerNorm", "GroupNorm",
+         "InstanceNorm", "Embedding"),
+        range(1, 5),
+    ),
+    "RNN": range(1, 2),
 }  # fmt: skip
-"""The first input that is a weight: variables there without an array are missing parameters."""
+"""The inputs that are weights: variables there without an array are missing parameters."""
 
 Entry = tuple[int, int]
 """A tensor in a symbol's JSON: the node's index and which of its outputs."""
@@ -194,7 +198,7 @@ class _Reader:
                 name = self.name(index)
                 if self.nodes[index]["op"] != "null" or name in self.arrays or name in declared:
                     continue
-                if name in aux or slot >= FIRST_WEIGHT.get(node["op"], slot + 1):
+                if name in aux or slot in WEIGHTS.get(node["op"], ()):
                     found.setdefault(name, f"{node['op']} {node['name']!r}")
         return found.items()
 

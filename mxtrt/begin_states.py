@@ -124,13 +124,18 @@ class _Inference:
             for n, shape in self.inputs.items()
             if shape is not None
         }
+        # a stand-in for an unknown size may contradict a weight that fixes it; the begin states'
+        # sizes seldom need the weights
+        found = self._shape(name, {**shapes, **self.params}) or self._shape(name, shapes)
+        return int(found[axis]) if found else None
+
+    def _shape(self, name: str, known: Mapping[str, Any]) -> tuple[int, ...] | None:
         internals = self.symbol.get_internals()
         try:
-            _, found, _ = internals.infer_shape_partial(**{**shapes, **self.params})
+            _, found, _ = internals.infer_shape_partial(**known)
         except mx.base.MXNetError:
             return None
-        shape = dict(zip(internals.list_outputs(), found))[f"{name}_output"]
-        return int(shape[axis]) if shape else None
+        return dict(zip(internals.list_outputs(), found))[f"{name}_output"] or None
 
 
 def _sets(base: Sizes) -> Iterator[dict[Axis, int]]:

@@ -1,0 +1,49 @@
+"""Comparison and logic, element by element.
+
+MXNet's results have the type of the operands, with 1 for true.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts
+from .elementwise import binary
+
+COMPARISONS = {
+    "equal": "Equal", "greater": "Greater", "greater_equal": "GreaterOrEqual", "lesser": "Less",
+    "lesser_equal": "LessOrEqual",
+}  # fmt: skip
+
+LOGIC = {"logical_and": "And", "logical_or": "Or", "logical_xor": "Xor"}
+
+
+def _compare(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    return onnx.cast(onnx.op(op_type, a, b), dtype)
+
+
+def _decide(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    return onnx.cast(onnx.op(op_type, onnx.cast(a, "bool"), onnx.cast(b, "bool")), dtype)
+
+
+for _name, _op_type in COMPARISONS.items():
+    binary(f"_{_name}", f"broadcast_{_name}", scalar=f"_{_name}_scalar")(
+        partial(_compare, _op_type)
+    )
+
+for _name, _op_type in LOGIC.items():
+    binary(f"_{_name}", f"broadcast_{_name}", scalar=f"_{_name}_scalar")(partial(_decide, _op_type))
+
+
+@binary("_not_equal", "broadcast_not_equal", scalar="_not_equal_scalar")
+def not_equal(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    """``_not_equal`` -> ``Not(Equal)``."""
+    return onnx.cast(onnx.op("Not", onnx.op("Equal", a, b)), dtype)
+
+
+@converts("logical_not")
+def logical_not(onnx: OnnxModel, x: Value) -> str:
+    """``logical_not`` -> ``Equal`` to 0."""
+    return onnx.cast(onnx.op("Equal", x, onnx.constant(0, x.dtype)), x.dtype)

@@ -1,0 +1,155 @@
+"""Reductions over axes: sums, products, extremes, norms and their positions.
+
+A legacy MXNet tensor has at least one axis: what reduces all of them has the shape ``(1,)``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts
+from . import known_rank, normalized_axis
+from .elementwise import FLOATS
+
+
+def reduced_axes(x: Value, axis: tuple[int, ...] | None, exclude: bool) -> list[int] | None:
+    """Return the axes that MXNet reduces, sorted; None for all of them."""
+    if not axis:  # then MXNet does not look at `exclude`
+        return None
+    rank = known_rank(x)
+    named = {normalized_axis(a, rank) for a in axis}
+    axes = sorted(set(range(rank)) - named) if exclude else sorted(named)
+    return None if len(axes) == rank else axes
+
+
+def reduce(
+    onnx: OnnxModel, op_type: str, x: Operand, axes: list[int] | None, keepdims: bool
+) -> str:
+    """Reduce over `axes` with MXNet's shape: ``(1,)`` where all axes go."""
+    if axes == []:  # ONNX would reduce all
+        return onnx.op("Identity", x)
+    if op_type == "ReduceSum":
+        given = None if axes is None else onnx.ints(axes)
+        made = onnx.op(op_type, x, given, keepdims=int(keepdims))
+    else:
+        made = onnx.op(op_type, x, axes=axes, keepdims=int(keepdims))
+    if keepdims or axes is not None:
+        return made
+    return onnx.op("Reshape", made, onnx.ints([1]))
+
+
+def _reduction(
+    op_type: str,
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    axis: tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    exclude: bool = False,
+) -> str:
+    return reduce(onnx, op_type, x, reduced_axes(x, axis, exclude), keepdims)
+
+
+converts("max")(partial(_reduction, "ReduceMax"))
+converts("min")(partial(_reduction, "ReduceMin"))
+
+
+def _accumulation(
+    op_type: str,
+    ignored: float | None,
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    axis: tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    exclude: bool = False,
+) -> str:
+    axes = reduced_axes(x, axis, exclude)
+    operand = _wide(onnx, x)
+    if ignored is not None and x.dtype in FLOATS:
+        nothing = onnx.constant(ignored, x.dtype)
+        operand = onnx.op("Where", onnx.op("IsNaN", x), nothing, x)
+    return _narrow(onnx, reduce(onnx, op_type, operand, axes, keepdims), x.dtype)
+
+
+converts("sum")(partial(_accumulation, "ReduceSum", None))
+converts("prod")(partial(_accumulation, "ReduceProd", None))
+converts("nansum")(partial(_accumulation, "ReduceSum", 0))
+converts("nanprod")(partial(_accumulation, "ReduceProd", 1))
+
+
+def _wide(onnx: OnnxModel, x: Value) -> Operand:
+    """Return `x` in a type that ONNX Runtime sums; `_narrow` lets sums wrap around as in MXNet."""
+    return onnx.cast(x, "int32") if x.dtype in {"int8", "uint8"} else x
+
+
+def _narrow(onnx: OnnxModel, reduced: str, dtype: str) -> str:
+    return onnx.cast(reduced, dtype) if dtype in {"int8", "uint8"} else reduced
+
+
+@converts("mean")
+def mean(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    axis: tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    exclude: bool = False,
+) -> str:
+    """``mean`` -> ``ReduceMean``; the sum of integers is divided as integers are."""
+    axes = reduced_axes(x, axis, exclude)
+    if x.dtype in FLOATS:
+        return reduce(onnx, "ReduceMean", x, axes, keepdims)
+    total = _narrow(onnx, reduce(onnx, "ReduceSum", _wide(onnx, x), axes, keepdims), x.dtype)
+    count = onnx.op("Div", onnx.op("Size", x), onnx.op("Size", total))
+    return onnx.op("Div", total, onnx.cast(count, x.dtype))
+
+
+@converts("norm")
+def norm(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    ord: int = 2,
+    axis: tuple[int, ...] | None = None,
+    out_dtype: str | None = None,
+    keepdims: bool = False,
+) -> str:
+    """``norm`` -> ``ReduceL1`` or ``ReduceL2``."""
+    if ord not in {1, 2}:
+        raise UnsupportedOp(f"ord={ord}; MXNet has norms of order 1 and 2")
+    if ord == 2 and x.dtype not in FLOATS:
+        raise UnsupportedOp(f"ord=2 of {x.dtype}: MXNet cuts each step of it off to an integer")
+    axes = reduced_axes(x, axis, exclude=False)
+    dtype = out_dtype or x.dtype
+    if dtype != x.dtype and not (dtype in FLOATS and x.dtype in FLOATS):
+        raise UnsupportedOp(f"out_dtype={dtype!r} for {x.dtype}: MXNet does not compute it either")
+    operand = _wide(onnx, x) if dtype == x.dtype else onnx.cast(x, dtype)
+    return _narrow(onnx, reduce(onnx, f"ReduceL{ord}", operand, axes, keepdims), dtype)
+
+
+def _position(
+    op_type: str, onnx: OnnxModel, x: Value, *, axis: int | None = None, keepdims: bool = False
+) -> str:
+    if axis is None:
+        flat = onnx.op("Reshape", x, onnx.ints([-1]))
+        found = onnx.op(op_type, flat, axis=0)
+        if keepdims:
+            found = onnx.op("Reshape", found, onnx.ints([1] * known_rank(x)))
+    else:
+        keepdims = keepdims or known_rank(x) == 1
+        found = onnx.op(op_type, x, axis=axis, keepdims=int(keepdims))
+    return onnx.cast(found, x.dtype)
+
+
+converts("argmax")(partial(_position, "ArgMax"))
+converts("argmin")(partial(_position, "ArgMin"))
+
+
+@converts("argmax_channel")
+def argmax_channel(onnx: OnnxModel, x: Value) -> str:
+    """``argmax_channel`` -> ``ArgMax`` over axis 1."""
+    return onnx.cast(onnx.op("ArgMax", x, axis=1, keepdims=0), x.dtype)

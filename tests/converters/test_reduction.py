@@ -54,10 +54,11 @@ def test_small_integers_wrap_around(op: str, dtype: str) -> None:
     check_operator(getattr(mx.sym, op)(X, axis=1), {"x": x})
 
 
-@pytest.mark.parametrize("op", ["max", "min", "sum", "nansum"])
+@pytest.mark.parametrize("op", ["max", "min", "sum"])
 def test_special_numbers(op: str) -> None:
-    # NaN is left out for max and min: MXNet hands it on, ONNX Runtime's ReduceMax skips it
-    first = np.nan if op.endswith("sum") else 3
+    # NaN is left out for max and min: MXNet hands it on, ONNX Runtime's ReduceMax skips it. So is
+    # nansum: MXNet's compensated sum makes NaN of infinity.
+    first = np.nan if op == "sum" else 3
     x = np.array([[1, first, 2], [np.inf, 0, 1], [-np.inf, 3, -1]], "float32")
     check_operator(getattr(mx.sym, op)(X, axis=1), {"x": x})
 

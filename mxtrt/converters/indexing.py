@@ -1,0 +1,251 @@
+"""Parts of arrays: slices, splits, and elements picked by index.
+
+MXNet takes indices of any type, truncates them, and clips or wraps what is out of bounds; ONNX
+takes integers that must be in bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mxnet as mx
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts
+from . import known_rank, normalized_axis, size_vector
+from .creation import as_dtype, filled
+
+INT64_MAX = 2**63 - 1
+
+
+@converts("slice")
+def slice_(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    begin: tuple[int | None, ...],
+    end: tuple[int | None, ...],
+    step: tuple[int | None, ...] = (),
+) -> str:
+    """``slice`` -> ``Slice`` on the axes that are cut."""
+    steps = [1 if s is None else s for s in (*step, *[None] * (len(begin) - len(step)))]
+    limits = {
+        axis: (b, e, s)
+        for axis, (b, e, s) in enumerate(zip(begin, end, steps))
+        if (b, e, s) not in {(None, None, 1), (0, None, 1)}
+    }
+    return sliced(onnx, x, limits)
+
+
+def sliced(
+    onnx: OnnxModel, x: Operand, limits: dict[int, tuple[int | None, int | None, int]]
+) -> str:
+    """Add a ``Slice`` with Python's meaning of ``begin:end:step`` on some axes."""
+    if not limits:
+        return onnx.op("Identity", x)
+    begins = [(0 if s > 0 else INT64_MAX) if b is None else b for b, _, s in limits.values()]
+    ends = [(INT64_MAX if s > 0 else -INT64_MAX) if e is None else e for _, e, s in limits.values()]
+    steps = [s for _, _, s in limits.values()]
+    given_steps = onnx.ints(steps) if set(steps) != {1} else None
+    return onnx.op("Slice", x, onnx.ints(begins), onnx.ints(ends), onnx.ints(limits), given_steps)
+
+
+@converts("slice_axis")
+def slice_axis(onnx: OnnxModel, x: Value, *, axis: int, begin: int, end: int | None = None) -> str:
+    """``slice_axis`` -> ``Slice``."""
+    return sliced(onnx, x, {axis: (begin, end, 1)})
+
+
+@converts("slice_like")
+def slice_like(onnx: OnnxModel, x: Value, like: Value, *, axes: tuple[int, ...] = ()) -> str:
+    """``slice_like`` -> ``Slice`` up to the sizes of the other input."""
+    rank, like_rank = known_rank(x), known_rank(like)
+    cut = [normalized_axis(a, rank) for a in axes] or list(range(rank))
+    if not cut:
+        return onnx.op("Identity", x)
+    if max(cut) >= like_rank:
+        raise UnsupportedOp(f"axis={max(cut)} does not exist in {like.name!r}")
+    sizes = [size_vector(onnx, like, axis) for axis in cut]
+    ends = sizes[0] if len(sizes) == 1 else onnx.op("Concat", *sizes, axis=0)
+    return onnx.op("Slice", x, onnx.ints([0] * len(cut)), ends, onnx.ints(cut))
+
+
+@converts("SliceChannel")
+def slice_channel(
+    onnx: OnnxModel, x: Value, *, num_outputs: int, axis: int = 1, squeeze_axis: bool = False
+) -> tuple[str, ...]:
+    """``SliceChannel`` -> ``Split`` into equal parts."""
+    return _split(onnx, x, num_outputs, axis, squeeze_axis)
+
+
+@converts("_split_v2")
+def split_v2(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    indices: tuple[int, ...],
+    axis: int = 1,
+    squeeze_axis: bool = False,
+    sections: int = 0,
+) -> tuple[str, ...]:
+    """``_split_v2`` -> ``Split`` into equal parts, or one ``Slice`` for each part."""
+    if sections:
+        return _split(onnx, x, sections, axis, squeeze_axis)
+    limits = zip(indices, (*indices[1:], None))
+    parts = [sliced(onnx, x, {axis: (begin, end, 1)}) for begin, end in limits]
+    return _squeezed(onnx, parts, axis) if squeeze_axis else tuple(parts)
+
+
+def _split(onnx: OnnxModel, x: Value, count: int, axis: int, squeeze: bool) -> tuple[str, ...]:
+    parts = onnx.ops("Split", x, outputs=count, axis=axis)
+    return _squeezed(onnx, parts, axis) if squeeze else parts
+
+
+def _squeezed(onnx: OnnxModel, parts: Sequence[str], axis: int) -> tuple[str, ...]:
+    return tuple(onnx.op("Squeeze", part, onnx.ints([axis])) for part in parts)
+
+
+# -- elements by index ---------------------------------------------------------------------------
+
+
+@converts("Embedding")
+def embedding(
+    onnx: OnnxModel,
+    x: Value,
+    weight: Value,
+    *,
+    input_dim: int,
+    output_dim: int,
+    dtype: str = "float32",
+) -> str:
+    """``Embedding`` -> ``Gather`` of the weight's rows; indices out of bounds are clipped."""
+    del input_dim, output_dim, dtype  # the weight says all three
+    return onnx.op("Gather", weight, in_bounds(onnx, x, "clip", weight, 0))
+
+
+@converts("take")
+def take(onnx: OnnxModel, x: Value, indices: Value, *, axis: int = 0, mode: str = "clip") -> str:
+    """``take`` -> ``Gather``."""
+    return onnx.op("Gather", x, in_bounds(onnx, indices, mode, x, axis), axis=axis)
+
+
+@converts("pick")
+def pick(
+    onnx: OnnxModel,
+    x: Value,
+    index: Value,
+    *,
+    axis: int | None = -1,
+    keepdims: bool = False,
+    mode: str = "clip",
+) -> str:
+    """``pick`` -> ``GatherElements`` of one element along the axis."""
+    if axis is None:
+        raise UnsupportedOp("axis=None picks nothing in MXNet either")
+    rank = known_rank(x)
+    indices = in_bounds(onnx, index, mode, x, axis)
+    if known_rank(index) < rank:
+        indices = onnx.op("Unsqueeze", indices, onnx.ints([axis]))
+    picked = onnx.op("GatherElements", x, indices, axis=axis)
+    if keepdims or (rank == 1 and not mx.util.is_np_shape()):
+        return picked
+    return onnx.op("Squeeze", picked, onnx.ints([axis]))
+
+
+@converts("batch_take")
+def batch_take(onnx: OnnxModel, x: Value, indices: Value) -> str:
+    """``batch_take`` -> ``GatherElements`` of one element in each row."""
+    if known_rank(x) != 2:
+        raise UnsupportedOp(f"{x.name!r} has {x.rank} axes; MXNet reads only matrices right")
+    columns = onnx.op("Reshape", in_bounds(onnx, indices, "clip", x, 1), onnx.ints([-1, 1]))
+    return onnx.op("Squeeze", onnx.op("GatherElements", x, columns, axis=1), onnx.ints([1]))
+
+
+def as_indices(onnx: OnnxModel, x: Value) -> Operand:
+    """Return `x` as int32 or int64; MXNet truncates and so does ``Cast``."""
+    if x.dtype in {"int32", "int64"}:
+        return x
+    return onnx.cast(x, index_type(x))
+
+
+def index_type(x: Value) -> str:
+    """Return the type that holds every index that `x` may have."""
+    return "int32" if x.dtype in {"int32", "int8", "uint8"} else "int64"
+
+
+def in_bounds(onnx: OnnxModel, x: Value, mode: str, of: Value, axis: int) -> str:
+    """Return the indices `x` into `of` along `axis` as integers that ONNX's gathers accept.
+
+    Parameters
+    ----------
+    mode : str
+        ``"clip"``, ``"wrap"``, or ``"raise"``: with the last, an index that MXNet refuses is one
+        that ONNX refuses too.
+    """
+    indices, dtype = as_indices(onnx, x), index_type(x)
+    zero = onnx.constant(0, dtype)
+    if mode == "clip":
+        last = _size_as(onnx, of, axis, dtype, less=1)
+        return onnx.op("Max", onnx.op("Min", indices, last), zero)
+    size = _size_as(onnx, of, axis, dtype)
+    if mode == "wrap":
+        return onnx.op("Mod", indices, size)
+    # ONNX counts negative indices from the end, where MXNet raises
+    return onnx.op("Where", onnx.op("Less", indices, zero), size, indices)
+
+
+def _size_as(onnx: OnnxModel, x: Value, axis: int, dtype: str, less: int = 0) -> str:
+    """Return the size of `x` along `axis` minus `less`, as a number of type `dtype`."""
+    known = x.shape[axis] if x.shape is not None else None
+    if known is not None:
+        return onnx.constant(known - less, dtype)
+    size = onnx.op("Squeeze", onnx.cast(size_vector(onnx, x, axis), dtype), onnx.ints([0]))
+    return onnx.op("Sub", size, onnx.constant(less, dtype)) if less else size
+
+
+@converts("one_hot")
+def one_hot(
+    onnx: OnnxModel,
+    indices: Value,
+    *,
+    depth: int,
+    on_value: float = 1.0,
+    off_value: float = 0.0,
+    dtype: str = "float32",
+) -> str:
+    """``one_hot`` -> ``Equal`` and ``Where``; ``OneHot`` counts negative indices from the end."""
+    column = onnx.op("Unsqueeze", as_indices(onnx, indices), onnx.ints([-1]))
+    hot = onnx.op("Equal", column, onnx.constant(range(depth), index_type(indices)))
+    on, off = (onnx.constant(as_dtype(value, dtype), dtype) for value in (on_value, off_value))
+    return onnx.op("Where", hot, on, off)
+
+
+@converts("gather_nd")
+def gather_nd(onnx: OnnxModel, x: Value, indices: Value) -> str:
+    """``gather_nd`` -> ``GatherND``, which has the index vectors along the last axis."""
+    return onnx.op("GatherND", x, _index_vectors(onnx, indices))
+
+
+@converts("scatter_nd")
+def scatter_nd(onnx: OnnxModel, x: Value, indices: Value, *, shape: tuple[int, ...]) -> str:
+    """``scatter_nd`` -> ``ScatterND`` into zeros; where indices repeat, both may take any."""
+    zeros = filled(onnx, 0, x.dtype, onnx.ints(shape))
+    return onnx.op("ScatterND", zeros, _index_vectors(onnx, indices), x)
+
+
+@converts("_scatter_set_nd")
+def scatter_set_nd(
+    onnx: OnnxModel, x: Value, values: Value, indices: Value, *, shape: tuple[int, ...]
+) -> str:
+    """``_scatter_set_nd`` -> ``ScatterND``; where indices repeat, both may take any."""
+    del shape  # that of x
+    return onnx.op("ScatterND", x, _index_vectors(onnx, indices), values)
+
+
+def _index_vectors(onnx: OnnxModel, indices: Value) -> str:
+    """Return indices of shape ``(m, ...)`` as int64 of shape ``(..., m)``."""
+    rank = known_rank(indices)
+    whole: Operand = indices if indices.dtype == "int64" else onnx.cast(indices, "int64")
+    return onnx.op("Transpose", whole, perm=[*range(1, rank), 0])

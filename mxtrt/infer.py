@@ -1,9 +1,8 @@
 """Shapes and dtypes of every tensor, from MXNet's own inference, with sizes left open.
 
 MXNet infers shapes only where every size is known; given a partly known shape its operators
-raise, or compute with -1. So each node is inferred on its own, twice, with two different
-numbers in place of the unknown sizes: a size that comes out the same both times is a constant,
-any other stays unknown.
+raise, or compute with -1. So each node is inferred on its own, with different numbers in place of
+the unknown sizes: a size that comes out the same every time is a constant, any other stays unknown.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from .symbol_json import build_symbol
 
 PROBES = (480, 960)  # divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits
 """What stands in for unknown sizes."""
+
+SMALLEST = 1
+"""Stands in as well where MXNet takes it: ``slice`` cuts the ends that lie behind a small size."""
 
 SAME_SHAPE = frozenset(
     {"Activation", "BatchNorm", "BlockGrad", "Cast", "Dropout", "LeakyReLU", "_copy", "clip",
@@ -110,14 +112,17 @@ def to_shape(shape: Sequence[int] | None) -> Shape:
 
 
 def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
-    first, second = (infer_node(node, [_fill(s, probe) for s in inputs]) for probe in PROBES)
+    first, second, small = (
+        infer_node(node, [_fill(s, probe) for s in inputs]) for probe in (*PROBES, SMALLEST)
+    )
     if first is None or second is None:
         return None
+    third = second if small is None else small
     read = [
         known if known is not None else _agree(a, b)
         for known, a, b in zip(inputs, first[0], second[0])
     ]
-    return read, [_agree(a, b) for a, b in zip(first[1], second[1])]
+    return read, [_agree(_agree(a, b), c) for a, b, c in zip(first[1], second[1], third[1])]
 
 
 def _fill(shape: Shape, number: int) -> Shape:

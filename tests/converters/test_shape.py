@@ -7,8 +7,6 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from operators import check_operator, check_refused, random_array
 
 DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]

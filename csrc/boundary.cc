@@ -6,12 +6,13 @@
 //   _msgSize, _msgGet        lib_api.cc keeps every message for ever, shows all of them each time,
 //                            and appends to the list without a lock
 
+#include "boundary.h"
+
 #include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
 
-#include "boundary.h"
 #include "bridge.h"
 #include "mxnet/lib_api.h"
 
@@ -107,9 +108,8 @@ MX_INT_RET _opCallFStatefulCompute(
     int* in_types, size_t*, const char** in_devices, int* in_device_ids, int num_inputs,
     const int64_t** out_shapes, int* out_ndims, void** out_data, int* out_types, size_t*,
     const char** out_devices, int* out_device_ids, int num_outputs, mxnet::ext::xpu_malloc_t, void*,
-    mxnet::ext::xpu_malloc_t, void*, void* stream, mxnet::ext::sparse_malloc_t, void*,
-    int*, int*, void**, void**, void**, void**, int64_t*,
-    int64_t*, int64_t*, int64_t*, void*, void*) {
+    mxnet::ext::xpu_malloc_t, void*, void* stream, mxnet::ext::sparse_malloc_t, void*, int*, int*,
+    void**, void**, void**, void**, int64_t*, int64_t*, int64_t*, int64_t*, void*, void*) {
   return mxtrt::Guarded([&] {
     if (!is_forward) {
       return mxtrt::Fail(

@@ -219,10 +219,9 @@ class EngineState : public Runnable {
     const TableInUse table;
     if (table.get() == nullptr) return FailDetached(key_);
     ErrorText error;
-    const int status =
-        table.get()->execute(key_.c_str(), static_cast<int>(inputs.size()), inputs.data(),
-                             static_cast<int>(outputs.size()), outputs.data(), stream, error.text,
-                             sizeof(error.text));
+    const int status = table.get()->execute(key_.c_str(), static_cast<int>(inputs.size()),
+                                            inputs.data(), static_cast<int>(outputs.size()),
+                                            outputs.data(), stream, error.text, sizeof(error.text));
     return status == 0 ? MX_SUCCESS : FailWith(error);
   }
 

@@ -1,5 +1,6 @@
 """Types and documentation of ``_bridge.pyx``."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -49,9 +50,9 @@ class Part(Protocol):
     An exception becomes MXNet's ``MXNetError``, at the usual place, with its text inside.
     """
 
-    def infer_shape(self, shapes: list[tuple[int, ...]], /) -> list[tuple[int, ...]]:
+    def infer_shape(self, shapes: list[tuple[int, ...]], /) -> Sequence[Sequence[int]]:
         """Return the shape of each output for these input shapes."""
-    def infer_type(self, types: list[int], /) -> tuple[list[int], list[int]]:
+    def infer_type(self, types: list[int], /) -> tuple[Sequence[int], Sequence[int]]:
         """Return the type flags of inputs and outputs; -1 stands for unknown."""
     def execute(self, inputs: list[Buffer], outputs: list[Buffer], stream: int, /) -> None:
         """Fill ``outputs``. ``stream`` is MXNet's CUDA stream, 0 for arrays on the CPU."""

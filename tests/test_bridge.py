@@ -237,7 +237,7 @@ def test_pointers_may_change_between_calls():
         assert bigger.forward(x=mx.nd.ones((5, 2)))[0].asnumpy().sum() == 10
 
 
-# -- the ways to run a symbol -----------------------------------------------------------------------
+# -- the ways to run a symbol ----------------------------------------------------------------------
 
 HYBRID = {
     "plain": None,
@@ -308,9 +308,7 @@ def test_eight_threads():
 
     with engine(Identity(), "x") as symbol:
         blocks = [mx.gluon.SymbolBlock(symbol, [mx.sym.var("x")]) for _ in range(8)]
-        threads = [
-            threading.Thread(target=work, args=(block, i)) for i, block in enumerate(blocks)
-        ]
+        threads = [threading.Thread(target=work, args=(block, i)) for i, block in enumerate(blocks)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -416,7 +414,7 @@ def test_messages_do_not_pile_up():
         (EngineError("a sentence"), "] a sentence\n"),
         (KeyboardInterrupt(), "] KeyboardInterrupt\n"),
         (SystemExit(3), "] SystemExit: 3\n"),
-        (ValueError("naïve – ✓"), "ValueError: naïve – ✓"),
+        (ValueError("naïve ✓"), "ValueError: naïve ✓"),
         (ValueError("with\0zero"), "ValueError: with zero"),
         (ValueError("lone \udc80"), "ValueError: lone ?"),
     ],
@@ -438,11 +436,11 @@ def test_long_errors_end_between_characters(padding):
 
 
 def test_error_that_cannot_be_told():
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise RuntimeError
 
-    with engine(Failing("infer_shape", Mute()), "x") as symbol:
+    with engine(Failing("infer_shape", MuteError()), "x") as symbol:
         assert "so did its error message" in message(lambda: symbol.simple_bind(mx.cpu(), x=(2,)))
 
 

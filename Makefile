@@ -1,0 +1,66 @@
+# make demo, make test: each makes .venv when it is missing and installs what it needs.
+# PYTHON=python3.11 make test  uses another Python.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip --disable-pip-version-check
+STAMP   = $(VENV)/.installed
+# Twice the cores would only make them wait: every test process computes with MXNet's own threads.
+JOBS   ?= auto
+
+NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt mxtrt/_bridge.pyx \
+          $(wildcard csrc/*)
+
+.PHONY: help demo test check lint types cython cpp pytest wheel install format clean
+
+help:  ## Show these lines
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
+
+demo: $(STAMP)  ## Train a small net on handwritten digits, optimise it, compare both
+	$(BIN)/python examples/digits/demo.py
+
+test: check pytest wheel  ## Everything that .ci/run runs: lint, types, tests, the wheel
+
+check: lint types cython cpp
+
+install: $(STAMP)  ## Make .venv and install mxtrt into it, editable
+
+lint: $(STAMP)  ## ruff check, ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	$(BIN)/mypy
+
+cython: $(STAMP)  ## cython-lint
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint mxtrt
+
+cpp: $(STAMP)  ## clang-format --dry-run
+	$(BIN)/clang-format --dry-run -Werror csrc/*.cc csrc/*.h
+
+pytest: $(STAMP)  ## The tests, in parallel
+	$(BIN)/python -m pytest -n $(JOBS) tests
+
+wheel: $(STAMP)  ## Build a wheel and run it in an empty environment
+	scripts/check_wheel.sh $(BIN)/python
+
+format: $(STAMP)  ## Rewrite the sources as lint and cpp want them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.cc csrc/*.h
+
+clean:  ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist *.egg-info mxtrt/*.so
+
+$(BIN)/python:
+	$(PYTHON) scripts/check_system.py
+	$(PYTHON) -m venv $(VENV)
+
+# mxnet comes first and without its requirements, which name numpy<2 and graphviz<0.9. No build
+# isolation: a second build finds what the first one left.
+$(STAMP): $(BIN)/python $(NATIVE)
+	$(PIP) install -c constraints.txt setuptools wheel cython cmake
+	$(PIP) install -c constraints.txt --no-deps mxnet
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev]'
+	touch $@

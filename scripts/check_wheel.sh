@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Builds the wheel and runs it where nothing else of this project is: an empty environment, another
+# folder, no compiler on the path. Usage: scripts/check_wheel.sh [python]
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$(cd "$(dirname "$(command -v "${1:-python3}")")" && pwd)/$(basename "${1:-python3}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+pip=(-m pip --disable-pip-version-check --quiet)
+
+cd "$root"
+"$python" "${pip[@]}" wheel . --no-deps --no-build-isolation --wheel-dir "$work/dist"
+wheel=$(echo "$work"/dist/mxtrt-*.whl)
+echo "built $(basename "$wheel"): $(($(stat -c %s "$wheel") / 1024)) KiB"
+
+cd "$work"
+"$python" -m venv env
+env/bin/python "${pip[@]}" install -c "$root/constraints.txt" "$wheel"
+env/bin/python "${pip[@]}" install -c "$root/constraints.txt" --no-deps mxnet
+env -i PATH="$work/env/bin" HOME="$work" env/bin/python -I "$root/scripts/check_install.py"

@@ -96,7 +96,7 @@ bridge = Extension(
     ["mxtrt/_bridge.pyx"],
     include_dirs=["csrc"],
     depends=["csrc/bridge.h"],
-    extra_compile_args=["-O2"],
+    extra_compile_args=["-O2", "-g0"],
     libraries=["dl"],
 )
 

@@ -23,6 +23,7 @@ FORMATS = ("svg", "png", "pdf")
 MANY = 40  # nodes; graphs with more have boxes for chains
 OPS_A_LINE = 3
 MAX_LINES = 8  # of a box
+MAX_NAME = 40  # letters
 
 COLOURS = (  # cluster, boxes, border
     ("#e8f1fa", "#c3dcf3", "#4a7fb5"),
@@ -85,6 +86,12 @@ def write_picture(source: str, path: str) -> None:
         file.write(picture)
 
 
+def shorten(name: str) -> str:
+    """Return a name of at most `MAX_NAME` letters: the beginning and the end of longer ones."""
+    half = (MAX_NAME - 1) // 2
+    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
+
+
 @dataclass(frozen=True, eq=False)
 class _Box:
     """Nodes that are drawn as one."""
@@ -121,7 +128,7 @@ class _Drawing:
             if box.nodes[0] not in self.part_of:
                 yield f"  {box.id} [{self._left_box(box.nodes[0])}]"
         for i, name in enumerate(self.graph.head_names):
-            yield f"  o{i} [{_attributes(label=name, shape='ellipse')}]"
+            yield f"  o{i} [{_attributes(label=shorten(name), shape='ellipse')}]"
         yield from self._edges()
         yield "}"
 
@@ -139,7 +146,7 @@ class _Drawing:
 
     def _left_box(self, node: Node) -> str:
         return _attributes(
-            label=f"{node.op}\n{node.name}",
+            label=f"{node.op}\n{shorten(node.name)}",
             tooltip=f"{node.name}: {self.left.get(node, '')}",
             style="filled,dashed",
             fillcolor="white",
@@ -148,7 +155,7 @@ class _Drawing:
     def _label(self, box: _Box) -> str:
         if len(box.nodes) == 1:
             node = box.nodes[0]
-            return node.op if len(self.graph.nodes) > MANY else f"{node.op}\n{node.name}"
+            return node.op if len(self.graph.nodes) > MANY else f"{node.op}\n{shorten(node.name)}"
         ops = [node.op for node in box.nodes]
         lines = [" → ".join(ops[i : i + OPS_A_LINE]) for i in range(0, len(ops), OPS_A_LINE)]
         if len(lines) > MAX_LINES:
@@ -203,7 +210,7 @@ class _Drawing:
 
 
 def _tensor(value: Value) -> str:
-    return f"{value.name}\n{format_shape(value.shape)} {value.dtype}"
+    return f"{shorten(value.name)}\n{format_shape(value.shape)} {value.dtype}"
 
 
 def _attributes(**attributes: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .graph import Graph, Node, Value
-from .picture import dot_source, write_picture
+from .picture import dot_source, shorten, write_picture
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,7 +28,6 @@ MAX_NAMES = 3  # of nodes, behind a reason
 MAX_TENSORS = 6  # inputs or outputs of a part
 MAX_PARTS = 20
 NO_BREAK = "\N{NO-BREAK SPACE}"  # textwrap does not break lines at it
-MAX_NAME = 40  # letters; the dict has whole names
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,26 @@ class Report:
         """How many of them engines run."""
         return self.count - len(self.left)
 
+    @property
+    def headline(self) -> str:
+        """The whole report in one sentence."""
+        if not self.moved:
+            return f"All {self.count} operators stay in MXNet."
+        where = f"into {len(self.parts)} part{'s' if len(self.parts) > 1 else ''}"
+        if not self.left:
+            return f"All {self.count} operators move {where}, run by {self.engine}."
+        return (
+            f"{self.moved} of {self.count} operators move {where}, run by {self.engine}; "
+            f"{len(self.left)} stay{'s' if len(self.left) == 1 else ''} in MXNet."
+        )
+
     def __repr__(self) -> str:
         """Return the first line of the table."""
-        return f"<mxtrt.Report: {_headline(self)}>"
+        return f"<mxtrt.Report: {self.headline}>"
 
     def __str__(self) -> str:
         """Return the table, at most `WIDTH` columns wide."""
-        sections = [[_headline(self)], _operator_lines(self.operators), _part_lines(self)]
+        sections = [[self.headline], _operator_lines(self.operators), _part_lines(self)]
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def __rich__(self) -> Text:
@@ -132,9 +144,9 @@ class Report:
         from rich.text import Text
 
         text = Text(str(self), no_wrap=True, overflow="ignore")
-        text.highlight_regex(r"^(operator|part) .*$", "bold")
-        text.highlight_regex(r"^\S+ +\d+ +\d+ +[1-9]\d*  .*$", "yellow")
-        text.highlight_regex(r"^mxtrt\d+", "bold cyan")
+        text.highlight_regex(r"(?m)^operator .*$", "bold")
+        text.highlight_regex(r"(?m)^\S+ +\d+ +\d+ +[1-9]\d*  .*$", "yellow")
+        text.highlight_regex(r"(?m)^mxtrt\d+", "bold cyan")
         return text
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +192,10 @@ class Report:
 
     def to_dot(self) -> str:
         """Return the graph in Graphviz's language: parts are coloured, nodes left are white."""
-        titles = {part: _part_title(part, self.engine) for part in self.parts}
+        titles = {
+            part: f"{part.name}, {self.engine}\n{_operator_count(part)}, {_size(part)}"
+            for part in self.parts
+        }
         return dot_source(self.graph, titles, self.left, self.inputs)
 
     def render(self, path: str | os.PathLike[str]) -> None:
@@ -226,16 +241,6 @@ def _count_operators(nodes: Iterable[Node], left: Mapping[Node, str]) -> tuple[O
 # -- text --------------------------------------------------------------------------------------
 
 
-def _headline(report: Report) -> str:
-    count, moved, parts = report.count, report.moved, len(report.parts)
-    if not moved:
-        return f"All {count} operators stay in MXNet."
-    where = f"into {parts} part{'s' if parts > 1 else ''}, run by {report.engine}"
-    if moved == count:
-        return f"All {count} operators move {where}."
-    return f"{moved} of {count} operators move {where}; {count - moved} stay in MXNet."
-
-
 def _operator_lines(rows: Sequence[OperatorCount]) -> list[str]:
     if not rows:
         return []
@@ -271,31 +276,30 @@ def _part_lines(report: Report) -> list[str]:
 
 
 def _part_title(part: Subgraph, engine: str) -> str:
+    return f"{part.name}: {_operator_count(part)}, {_size(part)} of parameters, {engine}"
+
+
+def _operator_count(part: Subgraph) -> str:
     count = len(part.nodes)
-    operators = f"{count} operator{'s' if count > 1 else ''}"
+    return f"{count} operator{'s' if count > 1 else ''}"
+
+
+def _size(part: Subgraph) -> str:
     size = mebibytes(part.params)
-    digits = f"{size:.2g}" if size < 0.1 else f"{size:,.1f}"
-    return f"{part.name}: {operators}, {digits} MiB of parameters, {engine}"
+    return f"{size:.2g} MiB" if size < 0.1 else f"{size:,.1f} MiB"
 
 
 def _tensors(values: Sequence[Value]) -> list[str]:
-    shown = [str(replace(value, name=_short(value.name))) for value in values[:MAX_TENSORS]]
+    shown = [str(replace(value, name=shorten(value.name))) for value in values[:MAX_TENSORS]]
     more = len(values) - MAX_TENSORS
     return [*shown, f"and {more} more"] if more > 0 else shown
 
 
 def _some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
-    shown = ", ".join(map(_short, names[:MAX_NAMES]))
+    shown = ", ".join(map(shorten, names[:MAX_NAMES]))
     more = len(names) - MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _short(name: str) -> str:
-    if len(name) <= MAX_NAME:
-        return name
-    half = (MAX_NAME - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
 
 
 def _hanging(first: str, texts: Sequence[str]) -> Iterator[str]:

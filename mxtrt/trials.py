@@ -1,0 +1,390 @@
+"""Optimised models at work in this process: fed from files, and compared with MXNet."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from .errors import BadModel, BadOption, ShapeNeeded, ShapesDisagree, nearest
+from .graph import Shape, Value, format_shape
+from .operator import report
+from .params import read_params
+from .pipeline import explain, optimize
+from .symbol import load_symbol
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+
+SECONDS = 2.0  # that a measurement of speed takes, about
+MIN_ROUNDS, MAX_ROUNDS = 3, 100
+
+
+class Trial:
+    """A model from files, as it is and optimised.
+
+    Parameters
+    ----------
+    symbol : path
+        The model's ``-symbol.json``.
+    params : path or None
+        Its ``.params`` file.
+    options : mapping
+        What `mxtrt.optimize` takes.
+    """
+
+    def __init__(self, symbol: str, params: str | None, options: Mapping[str, Any]) -> None:
+        arrays = read_params(params).arrays
+        self.options = options
+        self.symbol, self.params = load_symbol(symbol), arrays or {}
+        self.optimized, kept = optimize(self.symbol, arrays, **options)
+        self.kept = kept or {}
+        try:
+            self.report = report(self.optimized)
+        except BadModel:  # nothing moved
+            self.report = explain(self.symbol, arrays, **options)
+
+    def feeds(self, given: Arrays) -> dict[str, Array]:
+        """Return the given arrays in the dtypes that the model reads.
+
+        Raises
+        ------
+        BadOption
+            The model has no such input.
+        ShapesDisagree
+            Casting an array to the input's dtype would change its values.
+        """
+        inputs = {value.name: value for value in self.report.inputs}
+        for name in given:
+            if name not in inputs:
+                raise BadOption(f"the model has no input {name!r}{nearest(name, inputs)}")
+        return {name: _cast(array, inputs[name]) for name, array in given.items()}
+
+    def with_random(self, feeds: Arrays) -> dict[str, Array]:
+        """Return the feeds, and random arrays for the inputs that are not among them.
+
+        Raises
+        ------
+        ShapeNeeded
+            A size other than the first one of an input is not known.
+        """
+        self._check_sizes(feeds)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        rng = np.random.default_rng(0)
+        complete = dict(feeds)
+        for value in self.report.inputs:
+            if value.name in complete:
+                continue
+            shape = self._implied_shapes(shapes).get(value.name)
+            shapes[value.name] = self._assumed_shape(value) if shape is None else shape
+            complete[value.name] = _random(rng, shapes[value.name], value)
+        return complete
+
+    def with_labels(self, feeds: Arrays) -> dict[str, Array]:
+        """Return the feeds, and zeros for labels: inference does not read them.
+
+        Raises
+        ------
+        BadOption
+            An input that is no label is missing.
+        """
+        self._check_sizes(feeds)
+        complete = dict(feeds)
+        shapes = self._implied_shapes({name: array.shape for name, array in feeds.items()})
+        read = set(self.optimized.list_arguments())
+        for value in self.report.inputs:
+            if value.name in complete or value.name not in read:
+                continue
+            if not value.name.endswith("label") or value.name not in shapes:
+                raise BadOption(f"the model reads {value}; pass --input {value.name}=FILE.npy")
+            complete[value.name] = np.zeros(shapes[value.name], value.dtype)
+        return complete
+
+    def run(
+        self, batches: Sequence[Arrays], advance: Callable[[], object] = lambda: None
+    ) -> tuple[dict[str, Array], list[float]]:
+        """Return the outputs by name, those of all batches joined, and the seconds of each batch.
+
+        Raises
+        ------
+        ShapesDisagree
+            The model does not take these shapes, or has an output that cannot be joined.
+        """
+        executors: dict[Any, _Bound] = {}
+        parts: list[list[Array]] = []
+        seconds = []
+        for feeds in batches:
+            shapes = tuple(array.shape for array in feeds.values())
+            if shapes not in executors:
+                executors[shapes] = _Bound(self.optimized, self.kept, self.with_labels(feeds))
+            executors[shapes].feed(feeds)
+            start = time.perf_counter()
+            parts.append(executors[shapes]())
+            seconds.append(time.perf_counter() - start)
+            advance()
+        names = _unique(self.optimized.list_outputs())
+        rows = [len(next(iter(feeds.values()))) for feeds in batches] if len(batches) > 1 else []
+        outputs = [_join(name, arrays, rows) for name, arrays in zip(names, zip(*parts))]
+        return dict(zip(names, outputs)), seconds
+
+    def _check_sizes(self, feeds: Arrays) -> None:
+        for value in self.report.inputs:
+            if value.name in feeds and not _fits(feeds[value.name].shape, value.shape):
+                has, needs = (format_shape(s) for s in (feeds[value.name].shape, value.shape))
+                raise ShapesDisagree(f"{value.name!r} is {has}, and the model reads {needs}")
+
+    def _implied_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of inputs that follow from those of others."""
+        names = self.symbol.list_arguments()
+        known = {name: array.shape for name, array in self.params.items() if name in names}
+        try:
+            found, _, _ = self.symbol.infer_shape_partial(**{**known, **shapes})
+        except mx.base.MXNetError as error:
+            raise ShapesDisagree(_sentence(error)) from None
+        return {name: shape for name, shape in zip(names, found or ()) if shape and 0 not in shape}
+
+    def _assumed_shape(self, value: Value) -> tuple[int, ...]:
+        """Return an input's shape, with 1 for an unknown batch size and ranges at their best."""
+        ranges = self.options.get("shapes", {}).get(value.name, ())
+        best = [size[1] if isinstance(size, tuple) else size for size in ranges]
+        shape = list(best or value.shape or ())
+        if shape and shape[0] is None:
+            shape[0] = 1
+        if not shape or None in shape:
+            raise ShapeNeeded(
+                f"the model reads {value}, whose sizes are not all known; pass "
+                f"--input {value.name}=FILE.npy, or all sizes, such as --shape {_example(value)}"
+            )
+        return tuple(int(size or 0) for size in shape)
+
+
+# -- comparing ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An optimised model beside MXNet.
+
+    Attributes
+    ----------
+    differences : mapping of str to pair of float
+        For each output the largest difference, and the largest value in MXNet's.
+    mxnet, mxtrt : float
+        Seconds of a forward pass, the median.
+    rounds : int
+        How many passes of each were timed, in turns.
+    """
+
+    differences: Mapping[str, tuple[float, float]]
+    mxnet: float
+    mxtrt: float
+    rounds: int
+
+    def lines(self) -> Iterable[str]:
+        """Yield what a person wants to know, line by line."""
+        for name, (difference, largest) in self.differences.items():
+            yield f"{name}: differs by at most {difference:.2g} (values up to {largest:.3g})"
+        yield f"MXNet  {1000 * self.mxnet:9.3f} ms   (medians of {self.rounds} runs, in turns)"
+        yield f"mxtrt  {1000 * self.mxtrt:9.3f} ms   {speed_up(self.mxnet, self.mxtrt)}"
+
+
+def compare(trial: Trial, feeds: Arrays) -> Comparison:
+    """Run a model in MXNet and optimised, on arrays for all of its inputs.
+
+    Raises
+    ------
+    UserError
+        The arrays do not fit, or a size is needed.
+    """
+    before = _Bound(trial.symbol, trial.params, feeds)
+    after = _Bound(trial.optimized, trial.kept, feeds)
+    names = _unique(trial.symbol.list_outputs())
+    differences = {
+        name: (largest_difference(a, b), float(np.max(np.abs(a), initial=0)))
+        for name, a, b in zip(names, before(), after())
+    }
+    seconds: list[list[float]] = [[], []]
+    end = time.perf_counter() + SECONDS
+    while len(seconds[0]) < MIN_ROUNDS or (
+        time.perf_counter() < end and len(seconds[0]) < MAX_ROUNDS
+    ):
+        for times, bound in zip(seconds, (before, after)):
+            start = time.perf_counter()
+            bound()
+            times.append(time.perf_counter() - start)
+    return Comparison(differences, median(seconds[0]), median(seconds[1]), len(seconds[0]))
+
+
+def largest_difference(expected: Array, found: Array) -> float:
+    """Return the largest absolute difference; equal infinities and NaN differ by nothing."""
+    if not expected.size:
+        return 0.0
+    one, two = expected.astype("float64"), found.astype("float64")
+    same = (one == two) | (np.isnan(one) & np.isnan(two))
+    with np.errstate(invalid="ignore"):
+        return float(np.where(same, 0, np.abs(one - two)).max())
+
+
+def speed_up(before: float, after: float) -> str:
+    """Return how the second of two times compares with the first, in words."""
+    ratio = before / after
+    return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def read_arrays(files: Iterable[tuple[str, str]]) -> dict[str, Array]:
+    """Read arrays from pairs of a name and an ``.npy`` file, or of ``""`` and an ``.npz`` file.
+
+    Raises
+    ------
+    BadOption
+        A file cannot be read, or a name comes twice.
+    """
+    arrays: dict[str, Array] = {}
+    for name, path in files:
+        for key, array in _load(name, path).items():
+            if key in arrays:
+                raise BadOption(f"{path}: the input {key!r} is given twice")
+            arrays[key] = array
+    return arrays
+
+
+def write_arrays(path: str, arrays: Arrays) -> None:
+    """Write arrays into an ``.npz`` file under names of any kind."""
+    # numpy.savez takes names as keywords and refuses one called "file"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.save(file, array, allow_pickle=False)
+
+
+def _load(name: str, path: str) -> dict[str, Array]:
+    try:
+        loaded = np.load(path)
+        if isinstance(loaded, np.ndarray):
+            return {name: loaded}
+        arrays = dict(loaded)
+    except OSError as error:
+        raise BadOption(f"{path}: {error.strerror or 'not an .npy or .npz file'}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadOption(f"{path}: not an .npy or .npz file, or a damaged one ({error})") from None
+    if not name:
+        return arrays
+    if name not in arrays:
+        raise BadOption(f"{path}: holds no array {name!r}{nearest(name, arrays)}")
+    return {name: arrays[name]}
+
+
+# -- details -----------------------------------------------------------------------------------
+
+
+class _Bound:
+    """A symbol with arrays for all it reads, ready to run."""
+
+    def __init__(self, symbol: mx.sym.Symbol, params: Mapping[str, Any], feeds: Arrays) -> None:
+        arrays = {**params, **{name: mx.nd.array(a, dtype=a.dtype) for name, a in feeds.items()}}
+        try:
+            self.executor = symbol.bind(
+                mx.cpu(),
+                {name: arrays[name] for name in symbol.list_arguments()},
+                aux_states={name: arrays[name] for name in symbol.list_auxiliary_states()},
+                grad_req="null",
+            )
+        except mx.base.MXNetError as error:
+            raise ShapesDisagree(_sentence(error)) from None
+
+    def feed(self, arrays: Arrays) -> None:
+        for name, array in arrays.items():
+            if name in self.executor.arg_dict:
+                self.executor.arg_dict[name][:] = array
+
+    def __call__(self) -> list[Array]:
+        try:
+            return [array.asnumpy() for array in self.executor.forward(is_train=False)]
+        except mx.base.MXNetError as error:
+            raise ShapesDisagree(_sentence(error)) from None
+
+
+def split(feeds: Arrays, rows: int) -> list[dict[str, Array]]:
+    """Return the feeds as batches of so many rows; the last one may have fewer.
+
+    Raises
+    ------
+    ShapesDisagree
+        The arrays do not have the same number of rows.
+    """
+    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
+    if len(set(lengths.values())) != 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ShapesDisagree(f"--batch needs inputs with the same number of rows; {told or 'none'}")
+    count = next(iter(lengths.values()))
+    return [
+        {name: array[start : start + rows] for name, array in feeds.items()}
+        for start in range(0, count, rows)
+    ]
+
+
+def _cast(array: Array, value: Value) -> Array:
+    if not np.can_cast(array.dtype, value.dtype, casting="same_kind"):
+        raise ShapesDisagree(f"{value.name!r} is {array.dtype}, and the model reads {value.dtype}")
+    return np.ascontiguousarray(array, dtype=value.dtype)
+
+
+def _fits(shape: tuple[int, ...], known: Shape) -> bool:
+    if known is None:
+        return True
+    return len(shape) == len(known) and all(k in {None, n} for n, k in zip(shape, known))
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], value: Value) -> Array:
+    if value.name.endswith("label"):
+        return np.zeros(shape, value.dtype)
+    if np.dtype(value.dtype).kind in "iub":
+        return rng.integers(0, 2, shape).astype(value.dtype)
+    return rng.standard_normal(shape).astype(value.dtype)
+
+
+def _join(name: str, arrays: Sequence[Array], rows: Sequence[int]) -> Array:
+    if len(arrays) == 1:
+        return arrays[0]
+    for array, count in zip(arrays, rows):
+        if array.shape[:1] != (count,):
+            raise ShapesDisagree(
+                f"the output {name!r} has shape {format_shape(array.shape)} for {count} rows and "
+                "cannot be joined; run without --batch"
+            )
+    return np.concatenate(arrays)
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Return the names, numbered where one comes again: ``x``, ``x#2``."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return unique
+
+
+def _example(value: Value) -> str:
+    shape = (None, 3, None, None) if value.shape is None else value.shape
+    sizes = [1 if i == 0 else size or 224 for i, size in enumerate(shape)]
+    return f"{value.name}={','.join(map(str, sizes))}"
+
+
+def _sentence(error: Exception) -> str:
+    """Return mxtrt's own sentence in MXNet's message, or the line of it that says something."""
+    own = re.search(r"\[0\] (.*)", str(error))
+    if own:
+        return own[1]
+    lines = [line for line in str(error).splitlines() if line.startswith("MXNetError: ")]
+    return lines[0].split(": ", maxsplit=1)[1] if lines else str(error).splitlines()[0]

@@ -2,8 +2,9 @@
 
 A converter is one function. Its positional parameters are the node's inputs, its keyword-only
 parameters are the operator's attributes with MXNet's own defaults; their annotations say how the
-strings of the symbol's JSON are read. It either returns the names of the ONNX tensors it made or
-raises `UnsupportedOp` with the sentence that the report shows.
+strings of the symbol's JSON are read. One annotated ``Node`` receives the node itself: control flow
+has its bodies there. It either returns the names of the ONNX tensors it made or raises
+`UnsupportedOp` with the sentence that the report shows.
 """
 
 from __future__ import annotations
@@ -214,7 +215,9 @@ def read_attributes(node: Node, found: Registration) -> dict[str, Any]:
                 f"{nearest(name, found.attributes)}"
             )
     for name, attribute in found.attributes.items():
-        if name not in typed and attribute.default is inspect.Parameter.empty:
+        if attribute.annotation == "Node":
+            typed[name] = node
+        elif name not in typed and attribute.default is inspect.Parameter.empty:
             raise UnsupportedOp(f"the attribute {name} is missing")
     return typed
 
@@ -244,7 +247,7 @@ def _describe(function: Converter, ignores: frozenset[str]) -> Registration:
 def _attribute(parameter: inspect.Parameter) -> Attribute:
     # `from __future__ import annotations` keeps annotations as text on every Python
     annotation = str(parameter.annotation)
-    if annotation.removesuffix(" | None") not in _READERS:
+    if annotation.removesuffix(" | None") not in _READERS and annotation != "Node":
         raise ValueError(f"{parameter}: the registry cannot read this type")
     return Attribute(parameter.name, annotation, parameter.default)
 

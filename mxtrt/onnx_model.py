@@ -122,17 +122,22 @@ class OnnxModel:
         return body
 
     def declare(self, value: Value) -> str:
-        """Make `value` the next input of a body that `subgraph` returned."""
+        """Return the tensor of `value`; one that nothing made becomes the next input."""
         return self._tensor(value)
+
+    def alias(self, value: Value, tensor: str) -> None:
+        """Let `value` be a tensor that exists already: what a body reads of the graph around it."""
+        self._tensor_of[value] = tensor
 
     # -- what the pipeline calls -------------------------------------------------------------
 
     @contextmanager
     def converting(self, node: Node) -> Iterator[None]:
         """Name what is added after the MXNet node `node`."""
+        outer = self._scope, self._scope_start
         self._scope, self._scope_start = node.name, len(self._graph.node)
         yield
-        self._scope = self.name
+        self._scope, self._scope_start = outer
 
     def bind(self, values: Sequence[Value], names: Sequence[str]) -> None:
         """Say which ONNX tensors hold the outputs of the node that was just converted."""

@@ -9,7 +9,7 @@ import ast
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 import mxnet as mx
@@ -20,10 +20,10 @@ from .errors import BadModel, BadOption, BadParams, ShapesDisagree, nearest
 from .graph import Graph, Node, Shape, Value, format_shape
 from .infer import SAME_SHAPE, NodeInference, implied_input_shape, infer_node
 from .operator import ENGINE_OP
+from .options import Options
 from .symbol_json import build_symbol
 
 if TYPE_CHECKING:
-    from .options import Options
     from .params import Arrays
     from .partition import Subgraph
 
@@ -96,6 +96,37 @@ def read_symbol(symbol: mx.sym.Symbol, arrays: Arrays | None, options: Options) 
     if sized is not symbol:
         reader = _Reader(sized, arrays, options)
     return reader.graph()
+
+
+def read_body(source: Mapping[str, Any], inputs: Sequence[Value]) -> tuple[Graph, list[Value]]:
+    """Read the body of a control-flow operator.
+
+    Parameters
+    ----------
+    source : mapping
+        One of the ``subgraphs`` in `Node.source`.
+    inputs : sequence of Value
+        What the body's variables stand for, in the order of its ``arg_nodes``.
+
+    Returns
+    -------
+    graph : Graph
+        The body.
+    variables : list of Value
+        The graph's own values for its variables, in the same order.
+    """
+    names = [source["nodes"][index]["name"] for index in source["arg_nodes"]]
+    free = {name: value for name, value in zip(names, inputs) if not value.is_param}
+    graph = read_symbol(
+        build_symbol(source["nodes"], [(head[0], head[1]) for head in source["heads"]]),
+        {name: value.array for name, value in zip(names, inputs) if value.is_param},
+        Options(
+            shapes={name: v.shape for name, v in free.items() if v.shape is not None},
+            dtypes={name: v.dtype for name, v in free.items()},
+        ),
+    )
+    by_name = {value.name: value for value in graph.variables}
+    return graph, [by_name[name] for name in names]
 
 
 class _Reader:

@@ -6,7 +6,7 @@ declares them as external data, and `OnnxModel.weights` holds MXNet's own arrays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Union
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from .arrays import numpy_view
 from .errors import UnsupportedOp
 from .graph import Node, Value
 from .registry import convert_node
@@ -238,6 +239,20 @@ def export_onnx(part: Subgraph) -> tuple[onnx.ModelProto, OnnxModel]:
     for node in part.nodes:
         convert_node(model, node)
     return model.finish(part.outputs), model
+
+
+def embed_weights(
+    proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray]
+) -> onnx.ModelProto:
+    """Return a copy of a model with its weights inside: for files and tools, up to 2 GiB."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    for tensor in whole.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.raw_data = numpy_view(weights[tensor.name]).tobytes()
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return whole
 
 
 def _value_info(name: str, value: Value) -> onnx.ValueInfoProto:

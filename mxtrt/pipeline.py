@@ -24,6 +24,7 @@ import mxnet as mx
 from .engines import Builder, builder
 from .errors import EngineError
 from .onnx_model import export_onnx
+from .labels import accept_missing_labels
 from .operator import EngineOperator, register
 from .options import Options, read_options
 from .params import ParamsLike, read_params
@@ -106,6 +107,7 @@ def optimize(
         allow_extra_params=allow_extra_params,
         session_options=session_options,
     )
+    accept_missing_labels()
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
     graph = read_symbol(symbol, given.arrays, options)

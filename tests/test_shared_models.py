@@ -1,0 +1,79 @@
+"""Real trained models: their stored outputs, and MXNet's own at another batch size.
+
+They lie beside a checkout of the project, in ``../shared/models``; without them this is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from operators import run_mxnet
+
+import mxtrt
+
+FOLDER = Path(__file__).parents[2] / "shared" / "models"
+MODELS = sorted(path.parent.name for path in FOLDER.glob("*/SOURCE.json"))
+
+pytestmark = pytest.mark.skipif(not MODELS, reason=f"no trained models in {FOLDER}")
+
+
+def load(name: str) -> tuple[mx.sym.Symbol, dict, dict]:
+    prefix = next((FOLDER / name).glob("*-symbol.json")).name[: -len("-symbol.json")]
+    return mx.model.load_checkpoint(str(FOLDER / name / prefix), 0)
+
+
+def stored(name: str) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    arrays = np.load(next((FOLDER / name).glob("*_io.npz")))
+    inputs = {key[3:]: arrays[key] for key in arrays.files if key.startswith("in_")}
+    outputs = [key for key in arrays.files if key.startswith("out")]
+    outputs.sort(key=lambda key: int(key[3:].split("_")[0]))
+    return inputs, [arrays[key] for key in outputs]
+
+
+def outputs_of(symbol: mx.sym.Symbol, *arrays: dict) -> list[np.ndarray]:
+    every = {
+        k: v if isinstance(v, np.ndarray) else v.asnumpy() for d in arrays for k, v in d.items()
+    }
+    names = symbol.list_arguments()
+    shapes, _, _ = symbol.infer_shape(**{n: every[n].shape for n in names if n in every})
+    labels = {n: np.zeros(s, "float32") for n, s in zip(names, shapes) if n not in every}
+    return run_mxnet(symbol, {**every, **labels})
+
+
+def assert_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert len(found) == len(expected)
+    for have, want in zip(found, expected):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sizes", ["unknown", "known"])
+def test_outputs(name: str, sizes: str) -> None:
+    symbol, args, aux = load(name)
+    inputs, expected = stored(name)
+    fed = {n: a for n, a in inputs.items() if not n.endswith("label")}
+    shapes = {n: a.shape for n, a in fed.items()} if sizes == "known" else None
+    optimized, (kept_args, kept_aux) = mxtrt.optimize(symbol, (args, aux), shapes=shapes)
+    assert (kept_args, kept_aux) == ({}, {})
+    assert not mxtrt.report(optimized).left
+    assert optimized.list_arguments() == list(fed)
+    assert_close(outputs_of(optimized, fed), expected)
+    if sizes == "unknown":
+        tripled = {
+            n: np.concatenate([a, a[::-1] * 0.5, a * 2])[: 3 * len(a) - 1] for n, a in fed.items()
+        }
+        reference = {n: np.concatenate([a] * 3)[: 3 * len(a) - 1] for n, a in inputs.items()}
+        assert_close(
+            outputs_of(optimized, tripled),
+            outputs_of(symbol, {**reference, **tripled}, args, aux),
+        )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_source_is_named(name: str) -> None:
+    source = json.loads((FOLDER / name / "SOURCE.json").read_text())
+    assert source

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import compat, errors
 
-compat.prepare()
+compat.prepare_later()
 
 if TYPE_CHECKING:
     from .operator import release, report

@@ -6,8 +6,11 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 from mxtrt.errors import MXNetNotInstalled
@@ -16,9 +19,22 @@ from mxtrt.errors import MXNetNotInstalled
 def prepare() -> None:
     """Restore what MXNet 1.9.1 needs and import it; later calls do nothing.
 
-    What NumPy still has stays as it is: only missing names are added to it. MXNet is imported here
-    because its import is noisy (NumPy's and the parser's warnings about old code) and because
-    ``requests``, which it needs for downloads only, is stood in for while it is imported.
+    What NumPy still has stays as it is: only missing names are added to it.
+
+    Raises
+    ------
+    MXNetNotInstalled
+        No MXNet distribution is installed.
+    """
+    prepare_later()
+    import mxnet  # noqa: F401
+
+
+def prepare_later() -> None:
+    """Restore what MXNet 1.9.1 needs at the moment when it is imported, by whomever.
+
+    Its import takes seconds and loads scikit-learn and ONNX where they are installed; what needs
+    no MXNet, such as ``mxtrt --help``, need not wait for it.
 
     Raises
     ------
@@ -29,13 +45,45 @@ def prepare() -> None:
         return
     if not _is_installed("mxnet"):
         raise MXNetNotInstalled(_how_to_install(sys.version_info[:2]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _restore_numpy_names()
-        _restore_distutils()
-        with _stand_in_for_requests():
-            import mxnet  # noqa: F401
-    _write_numbers_plainly()
+    if not any(isinstance(finder, _MXNetFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _MXNetFinder())
+
+
+class _MXNetFinder(MetaPathFinder):
+    """Finds MXNet where Python's own finder does, and has it loaded by `_PreparingLoader`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "mxnet":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _PreparingLoader(spec.loader)
+        return spec
+
+
+class _PreparingLoader(Loader):
+    """Loads a module as its own loader does, with what MXNet needs restored before."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        with warnings.catch_warnings():
+            # NumPy and the parser warn about MXNet's old code
+            warnings.simplefilter("ignore")
+            _restore_numpy_names()
+            _restore_distutils()
+            with _stand_in_for_requests():
+                self._loader.exec_module(module)
+        _write_numbers_plainly()
 
 
 def _is_installed(module: str) -> bool:

@@ -45,7 +45,7 @@ def test_what_numpy_has_stays():
         """
         import numpy as np
         before = dict(vars(np))
-        import mxtrt
+        import mxtrt, mxnet
         print([name for name, value in before.items() if vars(np)[name] is not value])
         """
     )

@@ -49,12 +49,13 @@ def leaky_relu(
     slope: float = 0.25,
     lower_bound: float = 0.125,
     upper_bound: float = 0.334,
-) -> str:
+) -> str | tuple[str, str]:
     """``LeakyReLU`` -> ``LeakyRelu``, ``PRelu``, ``Elu``, ``Selu``, or the formula of GELU."""
     if act_type == "leaky":
         return onnx.op("LeakyRelu", x, alpha=slope)
     if act_type == "rrelu":  # random while training, their mean in inference
-        return onnx.op("LeakyRelu", x, alpha=(lower_bound + upper_bound) / 2)
+        leaky = onnx.op("LeakyRelu", x, alpha=(lower_bound + upper_bound) / 2)
+        return leaky, leaky  # MXNet leaves the second output, the slopes, unwritten in inference
     if act_type == "elu":
         return onnx.op("Elu", x, alpha=slope)
     if act_type == "selu":

@@ -1,0 +1,55 @@
+"""Comparison and logic against MXNet."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+from operators import check_operator
+from test_elementwise import FLOATS, INTEGERS, X, Y, apply
+
+NAMES = ["equal", "not_equal", "greater", "greater_equal", "lesser", "lesser_equal",
+         "logical_and", "logical_or", "logical_xor"]  # fmt: skip
+A = np.array([[0, 1, 2, 3], [3, 2, 0, 0]])
+B = np.array([[0, 2, 1, 3], [0, 2, 0, 1]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_two_tensors(name: str, dtype: str) -> None:
+    arrays = {"x": A.astype(dtype), "y": B.astype(dtype)}
+    check_operator(apply(f"_{name}", X, Y), arrays)
+    arrays = {"x": A[:, :1].astype(dtype), "y": B[:1].astype(dtype)}
+    check_operator(apply(f"broadcast_{name}", X, Y), arrays)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scalar", [2.0, 1.5, 0.0, -1.0])
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_scalars(name: str, scalar: float, dtype: str) -> None:
+    check_operator(apply(f"_{name}_scalar", X, scalar=scalar), {"x": A.astype(dtype)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_scalars_that_are_no_integers(name: str, dtype: str) -> None:
+    symbol = apply(f"_{name}_scalar", X, scalar=1.5, is_int=False)
+    check_operator(symbol, {"x": A.astype(dtype)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_special_numbers(name: str) -> None:
+    a = np.array([np.nan, np.nan, np.inf, -0.0, 1e-30, np.inf], "float32")
+    b = np.array([np.nan, 1, np.inf, 0, 0, -np.inf], "float32")
+    check_operator(apply(f"_{name}", X, Y), {"x": a, "y": b})
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_logical_not(dtype: str) -> None:
+    check_operator(mx.sym.logical_not(X), {"x": A.astype(dtype)})
+
+
+def test_number_of_another_precision() -> None:
+    # 0.1 is another number in float16, in float32 and in float64
+    for dtype in FLOATS:
+        check_operator(X == 0.1, {"x": np.array([0.1, 0.2], dtype)})

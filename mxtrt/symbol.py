@@ -125,6 +125,8 @@ def read_body(source: Mapping[str, Any], inputs: Sequence[Value]) -> tuple[Graph
             dtypes={name: v.dtype for name, v in free.items()},
         ),
     )
+    if [value.name for value in graph.variables] == names:  # names may come twice
+        return graph, list(graph.variables)
     by_name = {value.name: value for value in graph.variables}
     return graph, [by_name[name] for name in names]
 

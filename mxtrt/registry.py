@@ -123,6 +123,7 @@ class Registration:
 
 
 _REGISTRY: dict[str, Registration] = {}
+_REFUSED: dict[str, str] = {}
 
 
 def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
@@ -145,12 +146,37 @@ def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
     def register(function: F) -> F:
         registration = _describe(function, frozenset(ignores))
         for op in ops:
-            if op in _REGISTRY:
-                raise ValueError(f"{op} has a converter already: {_REGISTRY[op].convert}")
+            _check_new(op)
             _REGISTRY[op] = registration
         return function
 
     return register
+
+
+def refuses(sentence: str, *ops: str) -> None:
+    """Register the reason why the operators `ops` stay in MXNet whatever their attributes are.
+
+    Raises
+    ------
+    ValueError
+        An operator has a converter, or is refused, already.
+    """
+    for op in ops:
+        _check_new(op)
+        _REFUSED[op] = sentence
+
+
+def _check_new(op: str) -> None:
+    if op in _REGISTRY:
+        raise ValueError(f"{op} has a converter already: {_REGISTRY[op].convert}")
+    if op in _REFUSED:
+        raise ValueError(f"{op} is refused already: {_REFUSED[op]}")
+
+
+def refused_ops() -> Mapping[str, str]:
+    """Return the operators that are always refused, each with the reason."""
+    _load_converters()
+    return dict(sorted(_REFUSED.items()))
 
 
 def registered_ops() -> tuple[str, ...]:
@@ -183,7 +209,7 @@ def convert_node(onnx: OnnxModel, node: Node) -> None:
     """
     found = registration(node.op)
     if found is None:
-        raise UnsupportedOp(f"no converter for {node.op}")
+        raise UnsupportedOp(_REFUSED.get(node.op, f"no converter for {node.op}"))
     attrs = read_attributes(node, found)
     count = len(node.inputs)
     if count < found.min_inputs or (found.max_inputs is not None and count > found.max_inputs):

@@ -12,7 +12,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
-from . import known_size, shape_vector, size_vector
+from . import known_rank, known_size, normalized_axis, shape_vector, size_vector
 
 
 def filled(onnx: OnnxModel, value: float, dtype: str, shape: str) -> str:
@@ -134,6 +134,29 @@ def arange_like(
     if not exact:
         numbers = onnx.cast(numbers, x.dtype)
     return numbers if axis is not None else onnx.op("Reshape", numbers, shape_vector(onnx, x))
+
+
+def positions(onnx: OnnxModel, x: Value, axis: int, dtype: str) -> str:
+    """Return the vector 0, 1, … of the places along an axis of `x`, in an integer type."""
+    if x.shape is not None and x.shape[axis] is not None:
+        return onnx.constant(range(known_size(x, axis)), dtype)
+    size = onnx.op("Squeeze", size_vector(onnx, x, axis), onnx.ints([0]))
+    numbers = onnx.op("Range", onnx.constant(0, "int64"), size, onnx.constant(1, "int64"))
+    return numbers if dtype == "int64" else onnx.cast(numbers, dtype)
+
+
+@converts("_contrib_index_array")
+def index_array(onnx: OnnxModel, x: Value, *, axes: tuple[int, ...] | None = None) -> str:
+    """``_contrib_index_array`` -> the places along each axis, expanded and joined."""
+    rank = known_rank(x)
+    shape = onnx.op("Concat", shape_vector(onnx, x), onnx.ints([1]), axis=0)
+    columns = []
+    for axis in range(rank) if axes is None else axes:
+        axis = normalized_axis(axis, rank)
+        others = [i for i in range(rank + 1) if i != axis]
+        places = onnx.op("Unsqueeze", positions(onnx, x, axis, "int64"), onnx.ints(others))
+        columns.append(onnx.op("Expand", places, shape))
+    return onnx.op("Concat", *columns, axis=-1)
 
 
 @converts("_linspace")

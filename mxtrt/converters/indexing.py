@@ -6,18 +6,24 @@ takes integers that must be in bounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Optional
 
 import mxnet as mx
+import numpy as np
 
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis, size_vector
+from . import known_rank, known_size, normalized_axis, shape_vector, size_vector
 from .creation import as_dtype, filled
 
 INT64_MAX = 2**63 - 1
+
+Limits = tuple[Optional[int], Optional[int], int]
+"""Begin, end and step of a slice."""
 
 
 @converts("slice")
@@ -30,18 +36,22 @@ def slice_(
     step: tuple[int | None, ...] = (),
 ) -> str:
     """``slice`` -> ``Slice`` on the axes that are cut."""
+    return sliced(onnx, x, _limits(begin, end, step))
+
+
+def _limits(
+    begin: tuple[int | None, ...], end: tuple[int | None, ...], step: tuple[int | None, ...]
+) -> dict[int, Limits]:
+    """Return Python's ``begin:end:step`` of each axis that is cut."""
     steps = [1 if s is None else s for s in (*step, *[None] * (len(begin) - len(step)))]
-    limits = {
-        axis: (b, e, s)
-        for axis, (b, e, s) in enumerate(zip(begin, end, steps))
-        if (b, e, s) not in {(None, None, 1), (0, None, 1)}
+    return {
+        axis: limits
+        for axis, limits in enumerate(zip(begin, end, steps))
+        if limits not in {(None, None, 1), (0, None, 1)}
     }
-    return sliced(onnx, x, limits)
 
 
-def sliced(
-    onnx: OnnxModel, x: Operand, limits: dict[int, tuple[int | None, int | None, int]]
-) -> str:
+def sliced(onnx: OnnxModel, x: Operand, limits: dict[int, Limits]) -> str:
     """Add a ``Slice`` with Python's meaning of ``begin:end:step`` on some axes."""
     if not limits:
         return onnx.op("Identity", x)
@@ -110,7 +120,7 @@ def _squeezed(onnx: OnnxModel, parts: Sequence[str], axis: int) -> tuple[str, ..
 # -- elements by index ---------------------------------------------------------------------------
 
 
-@converts("Embedding")
+@converts("Embedding", "_contrib_SparseEmbedding")
 def embedding(
     onnx: OnnxModel,
     x: Value,
@@ -249,3 +259,132 @@ def _index_vectors(onnx: OnnxModel, indices: Value) -> str:
     rank = known_rank(indices)
     whole: Operand = indices if indices.dtype == "int64" else onnx.cast(indices, "int64")
     return onnx.op("Transpose", whole, perm=[*range(1, rank), 0])
+
+
+@converts("_contrib_index_copy")
+def index_copy(onnx: OnnxModel, x: Value, indices: Value, new: Value) -> str:
+    """``_contrib_index_copy`` -> ``ScatterND`` of rows."""
+    rows = onnx.op("Unsqueeze", onnx.cast(indices, "int64"), onnx.ints([1]))
+    return onnx.op("ScatterND", x, rows, new)
+
+
+# -- places in a slice ---------------------------------------------------------------------------
+
+
+@converts("_slice_assign")
+def slice_assign(
+    onnx: OnnxModel,
+    x: Value,
+    values: Value,
+    *,
+    begin: tuple[int | None, ...],
+    end: tuple[int | None, ...],
+    step: tuple[int | None, ...] = (),
+) -> str:
+    """``_slice_assign`` -> ``Where`` the slice is, with the values moved to their places."""
+    places = _places(x, begin, end, step)
+    if not places:
+        return onnx.op("Identity", values)
+    wide: Operand = values
+    for axis, inside in places.items():
+        source = np.zeros(known_size(x, axis), np.int64)
+        source[inside] = np.arange(len(inside))
+        wide = onnx.op("Gather", wide, onnx.constant(source, "int64"), axis=axis)
+    return onnx.op("Where", _mask(onnx, x, places), wide, x)
+
+
+@converts("_slice_assign_scalar")
+def slice_assign_scalar(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    scalar: float = 0.0,
+    begin: tuple[int | None, ...],
+    end: tuple[int | None, ...],
+    step: tuple[int | None, ...] = (),
+) -> str:
+    """``_slice_assign_scalar`` -> ``Where`` the slice is."""
+    places = _places(x, begin, end, step)
+    if not places:
+        return filled(onnx, scalar, x.dtype, shape_vector(onnx, x))
+    value = onnx.constant(as_dtype(scalar, x.dtype), x.dtype)
+    return onnx.op("Where", _mask(onnx, x, places), value, x)
+
+
+def _places(
+    x: Value,
+    begin: tuple[int | None, ...],
+    end: tuple[int | None, ...],
+    step: tuple[int | None, ...],
+) -> dict[int, list[int]]:
+    """Return the places that a slice takes along each axis that it cuts."""
+    limits = _limits(begin, end, step)
+    return {axis: list(range(known_size(x, axis))[slice(*cut)]) for axis, cut in limits.items()}
+
+
+def _mask(onnx: OnnxModel, x: Value, places: dict[int, list[int]]) -> str:
+    """Return booleans that broadcast to `x` and are true at the places."""
+    rank, made = known_rank(x), None
+    for axis, inside in places.items():
+        flags = np.zeros(known_size(x, axis), bool)
+        flags[inside] = True
+        shaped = flags.reshape([-1 if i == axis else 1 for i in range(rank)])
+        mask = onnx.constant(shaped, "bool")
+        made = mask if made is None else onnx.op("And", made, mask)
+    assert made is not None
+    return made
+
+
+# -- diagonals and flat indices ------------------------------------------------------------------
+
+
+@converts("diag")
+def diag(onnx: OnnxModel, x: Value, *, k: int = 0, axis1: int = 0, axis2: int = 1) -> str:
+    """``diag`` -> ``Gather`` from two flattened axes; a vector goes to a matrix by ``Where``."""
+    rank = known_rank(x)
+    if rank == 1:
+        return _matrix_of(onnx, x, k)
+    rows, columns = normalized_axis(axis1, rank), normalized_axis(axis2, rank)
+    others = [axis for axis in range(rank) if axis not in {rows, columns}]
+    moved = onnx.op("Transpose", x, perm=[*others, rows, columns])
+    height, width = known_size(x, rows), known_size(x, columns)
+    flat = onnx.op("Reshape", moved, onnx.ints([*[0] * len(others), height * width]))
+    places = np.arange(height * width).reshape(height, width).diagonal(k)
+    return onnx.op("Gather", flat, onnx.constant(places, "int64"), axis=-1)
+
+
+def _matrix_of(onnx: OnnxModel, x: Value, k: int) -> str:
+    """Return a matrix with the vector `x` on its k-th diagonal."""
+    size = known_size(x, 0) + abs(k)
+    zero = onnx.constant(0, x.dtype)
+    padding = onnx.constant([0] * abs(k), x.dtype)
+    padded = onnx.op("Concat", x, padding, axis=0) if k else x
+    # row i holds x[i] behind the main diagonal, column j holds x[j] before it
+    lines = onnx.op("Unsqueeze", padded, onnx.ints([1 if k >= 0 else 0]))
+    return onnx.op("Where", onnx.constant(np.eye(size, size, k, bool), "bool"), lines, zero)
+
+
+@converts("_ravel_multi_index")
+def ravel_multi_index(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...]) -> str:
+    """``_ravel_multi_index`` -> ``Mul`` with the strides and ``ReduceSum``."""
+    strides = [[stride] for stride in _strides(shape)]
+    steps = onnx.op("Mul", onnx.cast(x, "int64"), onnx.constant(strides, "int64"))
+    total = onnx.op("ReduceSum", steps, onnx.ints([0]), keepdims=0)
+    return total if x.dtype == "int64" else onnx.cast(total, x.dtype)
+
+
+@converts("_unravel_index")
+def unravel_index(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...]) -> str:
+    """``_unravel_index`` -> ``Div`` by the strides and ``Mod`` by the sizes."""
+    if known_rank(x) != 1:
+        raise UnsupportedOp(f"{x.name!r} has {x.rank} axes; MXNet unravels only vectors right")
+    row = onnx.op("Unsqueeze", onnx.cast(x, "int64"), onnx.ints([0]))
+    strides = [[stride] for stride in _strides(shape)]
+    whole = onnx.op("Div", row, onnx.constant(strides, "int64"))
+    sizes = [[INT64_MAX], *([size] for size in shape[1:])]  # MXNet does not wrap the first index
+    places = onnx.op("Mod", whole, onnx.constant(sizes, "int64"), fmod=1)
+    return places if x.dtype == "int64" else onnx.cast(places, x.dtype)
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

@@ -305,3 +305,11 @@ def shape_array(onnx: OnnxModel, x: Value) -> str:
 def size_array(onnx: OnnxModel, x: Value) -> str:
     """``size_array`` -> ``Size``, as a vector of one element."""
     return onnx.op("Reshape", onnx.op("Size", x), onnx.ints([1]))
+
+
+@converts("cast_storage")
+def cast_storage(onnx: OnnxModel, x: Value, *, stype: str) -> str:
+    """``cast_storage`` -> ``Identity``: dense arrays stay dense."""
+    if stype != "default":
+        raise UnsupportedOp(f"stype={stype!r} makes a sparse array, which engines do not have")
+    return onnx.op("Identity", x)

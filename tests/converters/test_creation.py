@@ -89,6 +89,12 @@ def test_arange_like(axis: int | None, attrs: dict[str, Any], dtype: str) -> Non
     check_operator(symbol, {"data": random_array((2, 1, 5), dtype)})
 
 
+@pytest.mark.parametrize("axes", [None, (2, 0), (-1,)])
+def test_index_array(axes: tuple[int, ...] | None) -> None:
+    check_operator(mx.sym.contrib.index_array(DATA, axes=axes), {"data": (2, 1, 3)})
+    check_operator(mx.sym.contrib.index_array(DATA), {"data": (4,)})
+
+
 def test_arange_with_a_needless_infer_range() -> None:
     check_constant(mx.sym.arange(0, 5, infer_range=True), "float32")
 

@@ -210,3 +210,65 @@ def test_scatter_nd(
     lhs = mx.sym.var("lhs") + 1  # MXNet has _scatter_set_nd in place only
     symbol = mx.sym._internal._scatter_set_nd(lhs, DATA, INDICES, shape=shape)
     check_operator(symbol, {**inputs, "lhs": shape})
+
+
+def test_index_copy() -> None:
+    symbol = mx.sym.contrib.index_copy(DATA, INDICES, mx.sym.var("new"))
+    for dtype in ["int32", "int64", "float32"]:
+        indices = np.array([2, 0], dtype)
+        check_operator(symbol, {"data": (4, 3), "indices": indices, "new": (2, 3)})
+        check_operator(symbol, {"data": (4, 3, 2), "indices": indices, "new": (2, 3, 2)})
+
+
+ASSIGNED = [
+    ({"begin": (1, 0), "end": (3, 2)}, (4, 3), (2, 2)),
+    ({"begin": (None, -1), "end": (None, None), "step": (-2, None)}, (4, 3), (2, 1)),
+    ({"begin": (None, 3), "end": (None, 0), "step": (2, -1)}, (5, 4, 2), (3, 3, 2)),
+    ({"begin": (None, None), "end": (None, None)}, (2, 3), (2, 3)),
+    ({"begin": (0, 0, -2), "end": (None, 30, -1)}, (2, 3, 5), (2, 3, 1)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+@pytest.mark.parametrize(("attrs", "shape", "part"), ASSIGNED)
+def test_slice_assign(
+    attrs: dict[str, Any], shape: tuple[int, ...], part: tuple[int, ...], dtype: str
+) -> None:
+    data = random_array(shape, dtype)
+    symbol = mx.sym._internal._slice_assign(DATA, mx.sym.var("values"), **attrs)
+    check_operator(symbol, {"data": data, "values": random_array(part, dtype, seed=1)})
+    symbol = mx.sym._internal._slice_assign_scalar(DATA, scalar=-7.5, **attrs)
+    check_operator(symbol, {"data": data})
+
+
+@pytest.mark.parametrize("k", [0, 1, -1, 2, -3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_diag(k: int, dtype: str) -> None:
+    check_operator(mx.sym.diag(DATA, k=k), {"data": random_array((4, 3), dtype)})
+    check_operator(mx.sym.diag(DATA, k=k), {"data": random_array((3,), dtype)})
+
+
+@pytest.mark.parametrize(
+    ("axes", "k"), [((0, 1), 1), ((-1, 0), 0), ((-1, 0), 1), ((2, 1), -1), ((1, 2), 2)]
+)
+def test_diag_of_stacks(axes: tuple[int, int], k: int) -> None:
+    symbol = mx.sym.diag(DATA, k=k, axis1=axes[0], axis2=axes[1])
+    check_operator(symbol, {"data": (4, 3, 5)})
+    check_operator(symbol, {"data": (4, 3, 5, 2)})
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (-1, 6), (2, 3, 6)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_flat_indices(shape: tuple[int, ...], dtype: str) -> None:
+    flat = np.array([0, 22, 41, 13, 100, 35, -22], dtype)
+    check_operator(mx.sym.unravel_index(DATA, shape=shape), {"data": flat})
+    places = np.array([[1.7, 0, 5], [2, 5, 1], [5, 2, 2]][-len(shape) :], dtype)
+    check_operator(mx.sym.ravel_multi_index(DATA, shape=shape), {"data": places})
+
+
+def test_refusals() -> None:
+    symbol = mx.sym.unravel_index(DATA, shape=(7, 6))
+    check_refused(symbol, {"data": (2, 3)}, "MXNet unravels only vectors right")
+    symbol = mx.sym.contrib.boolean_mask(DATA, INDICES)
+    inputs = {"data": (4, 3), "indices": (4,)}
+    check_refused(symbol, inputs, "the values of its input decide the size of its output")

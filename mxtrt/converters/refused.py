@@ -1,0 +1,72 @@
+"""Operators that no attribute makes convertible, each with its reason."""
+
+from __future__ import annotations
+
+from ..registry import refuses
+
+refuses(
+    "draws random numbers; an engine cannot draw those of MXNet's generators",
+    "_npi_bernoulli",
+    "_npi_choice",
+    "_npi_exponential",
+    "_npi_gamma",
+    "_npi_gumbel",
+    "_npi_logistic",
+    "_npi_multinomial",
+    "_npi_normal",
+    "_npi_normal_n",
+    "_npi_pareto",
+    "_npi_powerd",
+    "_npi_rayleigh",
+    "_npi_uniform",
+    "_npi_uniform_n",
+    "_npi_weibull",
+    "_random_exponential",
+    "_random_exponential_like",
+    "_random_gamma",
+    "_random_gamma_like",
+    "_random_generalized_negative_binomial",
+    "_random_generalized_negative_binomial_like",
+    "_random_negative_binomial",
+    "_random_negative_binomial_like",
+    "_random_normal",
+    "_random_normal_like",
+    "_random_poisson",
+    "_random_poisson_like",
+    "_random_randint",
+    "_random_uniform",
+    "_random_uniform_like",
+    "_sample_exponential",
+    "_sample_gamma",
+    "_sample_generalized_negative_binomial",
+    "_sample_multinomial",
+    "_sample_negative_binomial",
+    "_sample_normal",
+    "_sample_poisson",
+    "_sample_uniform",
+    "_sample_unique_zipfian",
+    "_shuffle",
+)
+
+refuses(
+    "works on sparse arrays, which engines do not have",
+    "_contrib_dgl_adjacency",
+    "_contrib_dgl_csr_neighbor_non_uniform_sample",
+    "_contrib_dgl_csr_neighbor_uniform_sample",
+    "_contrib_dgl_graph_compact",
+    "_contrib_dgl_subgraph",
+    "_contrib_edge_id",
+    "_contrib_getnnz",
+    "_scatter_elemwise_div",
+    "_scatter_minus_scalar",
+    "_scatter_plus_scalar",
+    "_sparse_retain",
+    "_square_sum",
+)
+
+refuses(
+    "the values of its input decide the size of its output, which MXNet has to know beforehand",
+    "_contrib_boolean_mask",
+)
+
+refuses("a likelihood for training, computed event by event", "_contrib_hawkesll")

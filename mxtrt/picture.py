@@ -71,8 +71,9 @@ def write_picture(source: str, path: str) -> None:
     """
     ending = os.path.splitext(path)[1].lower().lstrip(".")
     if ending not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise BadOption(f"{path}: a picture's name ends in {known}{nearest(ending, FORMATS)}")
+        raise BadOption(
+            f"{path}: a picture's name ends in .svg, .png or .pdf{nearest(ending, FORMATS)}"
+        )
     import graphviz
 
     try:

@@ -120,6 +120,8 @@ class Report:
     @property
     def headline(self) -> str:
         """The whole report in one sentence."""
+        if not self.count:
+            return "The model has no operators."
         if not self.moved:
             return f"All {self.count} operators stay in MXNet."
         where = f"into {len(self.parts)} part{'s' if len(self.parts) > 1 else ''}"

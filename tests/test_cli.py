@@ -1,0 +1,361 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import mxtrt
+from mxtrt import cli, trials
+from mxtrt.options import ENGINES
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a checkpoint and inputs for it."""
+    path = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    out = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=6, name="fc1")
+    out = mx.sym.Activation(out, act_type="relu", name="relu1")
+    out = mx.sym.FullyConnected(out, num_hidden=3, name="fc2")
+    out = mx.sym.SoftmaxOutput(out, name="softmax")
+    shapes, _, _ = out.infer_shape(data=(1, 8))
+    params = {
+        name: mx.nd.array(rng.standard_normal(shape))
+        for name, shape in zip(out.list_arguments(), shapes)
+        if name not in {"data", "softmax_label"}
+    }
+    mx.model.save_checkpoint(str(path / "net"), 0, out, params, {})
+    np.save(path / "x.npy", rng.standard_normal((10, 8)))  # float64, as NumPy makes them
+    np.savez(path / "all.npz", data=rng.standard_normal((10, 8)).astype("float32"))
+    np.save(path / "narrow.npy", np.zeros((10, 7), "float32"))
+    np.save(path / "complex.npy", np.zeros((10, 8), "complex64"))
+    np.save(path / "objects.npy", np.array([None]), allow_pickle=True)
+    (path / "text.npy").write_text("no array")
+    (path / "empty.npz").write_bytes(b"")
+    return path
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs a command in the folder and checks its exit code."""
+    monkeypatch.chdir(folder)
+
+    def invoke(*words: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(cli.main, list(words), catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+NET = ("net-symbol.json", "net-0000.params")
+
+
+def expected(folder: Path, data: np.ndarray) -> np.ndarray:
+    symbol, args, _ = mx.model.load_checkpoint(str(folder / "net"), 0)
+    executor = symbol.simple_bind(mx.cpu(), grad_req="null", data=data.shape)
+    executor.copy_params_from(args)
+    return executor.forward(data=mx.nd.array(data))[0].asnumpy()
+
+
+# -- explain -----------------------------------------------------------------------------------
+
+
+def test_explain_prints_the_report(run: Run) -> None:
+    result = run("explain", *NET)
+    assert result.stdout == f"{mxtrt.explain(*NET)}\n"
+    assert result.stderr == ""
+
+
+def test_explain_without_params(run: Run) -> None:
+    assert "fc1_weight" in run("explain", NET[0]).stdout
+
+
+def test_explain_takes_every_option(run: Run) -> None:
+    result = run(
+        *("explain", *NET, "--json"),
+        *("--shape", "data=1..8..32,8", "--dtype", "data=float32"),
+        *("--engine", "onnxruntime", "--min-subgraph-size", "1", "--strict"),
+        *("--exclude-op", "Activation", "--exclude-node", "fc2", "--allow-extra-params"),
+    )
+    report = json.loads(result.stdout)
+    assert report["options"] == {
+        "shapes": {"data": [[1, 8, 32], 8]},
+        "dtypes": {"data": "float32"},
+        "engine": "onnxruntime",
+        "min_subgraph_size": 1,
+        "exclude_ops": ["Activation"],
+        "exclude_nodes": ["fc2"],
+        "strict": True,
+        "allow_extra_params": True,
+        "session_options": {},
+    }
+    assert report["left"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("1,3,224,224", (1, 3, 224, 224)),
+        ("?,3", (None, 3)),
+        ("1..32,3", ((1, 32, 32), 3)),
+        ("1..8..32,3", ((1, 8, 32), 3)),
+        ("7", (7,)),
+    ],
+)
+def test_sizes(text: str, sizes: tuple[object, ...]) -> None:
+    assert cli._name_and_sizes(f"a=b={text}") == ("a=b", sizes)
+
+
+def test_explain_writes_pictures(run: Run, tmp_path: Path) -> None:
+    run("explain", *NET, "--dot", str(tmp_path / "net.dot"))
+    assert (tmp_path / "net.dot").read_text() == mxtrt.explain(*NET).to_dot()
+    result = run("explain", *NET, "--picture", str(tmp_path / "net.gif"), code=1)
+    assert "ends in .svg, .png or .pdf" in result.stderr
+
+
+def test_the_engines_in_the_help(run: Run) -> None:
+    assert " or ".join(ENGINES) in run("explain", "--help").stdout
+
+
+# -- optimize ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "feed",
+    [("--shape", "data=?,8"), ("--shape", "data=1..4..8,8"), ("--input", "data=x.npy")],
+)
+def test_optimize_compares(run: Run, feed: tuple[str, ...]) -> None:
+    out = run("optimize", *NET, *feed).stdout
+    assert out.startswith("All 4 operators move into 1 part, run by onnxruntime.\n")
+    difference = re.search(r"^softmax_output: differs by at most (\S+) \(values up to", out, re.M)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
+    assert re.search(r"^MXNet +[\d.]+ ms +\(medians of \d+ runs, in turns\)$", out, re.M)
+    assert re.search(r"^mxtrt +[\d.]+ ms +[\d.]+ times as (fast|slow)$", out, re.M)
+
+
+@pytest.mark.usefixtures("quick")
+def test_optimize_where_nothing_moves(run: Run) -> None:
+    out = run("optimize", *NET, "--shape", "data=2,8", "--min-subgraph-size", "9").stdout
+    assert out.startswith("All 4 operators stay in MXNet.\n")
+    assert "softmax_output: differs by at most 0 " in out
+
+
+def test_optimize_needs_sizes(run: Run) -> None:
+    result = run("optimize", *NET, code=1)
+    assert result.stdout == ""
+    assert "'data" not in result.stderr
+    assert "data (…) float32" in result.stderr
+    assert "--shape data=1,3,224,224" in result.stderr
+
+
+def test_speed_up_in_words() -> None:
+    assert trials.speed_up(3.0, 2.0) == "1.50 times as fast"
+    assert trials.speed_up(2.0, 3.0) == "1.50 times as slow"
+
+
+def test_largest_difference() -> None:
+    inf, nan = np.inf, np.nan
+    assert trials.largest_difference(np.array([inf, nan, 1]), np.array([inf, nan, 1.5])) == 0.5
+    assert np.isnan(trials.largest_difference(np.array([nan, 1]), np.array([0, 1])))
+    assert trials.largest_difference(np.zeros((0, 3)), np.zeros((0, 3))) == 0
+    # unsigned numbers must not wrap around
+    assert trials.largest_difference(np.array([1], "uint8"), np.array([2], "uint8")) == 1
+
+
+# -- run ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [(), ("--batch", "4"), ("--batch", "10"), ("--batch", "99")])
+def test_run_writes_outputs(run: Run, folder: Path, tmp_path: Path, batch: tuple[str, ...]) -> None:
+    out = str(tmp_path / "out.npz")
+    result = run("run", *NET, "--input", "data=x.npy", *batch, "-o", out)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "All 4 operators move into 1 part, run by onnxruntime."
+    assert lines[1] == "softmax_output  (10, 3)  float32"
+    many = batch == ("--batch", "4")
+    assert re.fullmatch(r"[\d.]+ s in 3 batches, .* \(median\)" if many else "[\\d.]+ ms", lines[2])
+    with np.load(out) as written:
+        assert list(written) == ["softmax_output"]
+        want = expected(folder, np.load(folder / "x.npy"))
+        np.testing.assert_allclose(written["softmax_output"], want, rtol=1e-4, atol=1e-6)
+
+
+def test_run_reads_an_archive(run: Run) -> None:
+    assert "softmax_output  (10, 3)" in run("run", *NET, "--input", "all.npz").stdout
+    assert "softmax_output  (10, 3)" in run("run", *NET, "--input", "data=all.npz").stdout
+
+
+def test_run_feeds_zeros_to_labels_that_stay(run: Run) -> None:
+    result = run("run", *NET, "--input", "all.npz", "--exclude-op", "SoftmaxOutput")
+    assert "softmax_output  (10, 3)" in result.stdout
+
+
+def test_run_keeps_outputs_of_the_same_name_apart(run: Run, tmp_path: Path) -> None:
+    symbol = mx.sym.load(NET[0])
+    mx.sym.Group([symbol, symbol, mx.sym.var("file")]).save(str(tmp_path / "twice.json"))
+    arrays = {"data": np.zeros((2, 8)), "file": np.ones(3)}
+    trials.write_arrays(str(tmp_path / "in.npz"), arrays)
+    out = tmp_path / "out.npz"
+    run(
+        *("run", str(tmp_path / "twice.json"), NET[1], "-o", str(out)),
+        *("--input", str(tmp_path / "in.npz")),
+    )
+    with np.load(out) as written:
+        assert list(written) == ["softmax_output", "softmax_output#2", "file"]
+
+
+def test_progress_is_shown_after_a_while(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    forward = trials._Bound.__call__
+
+    def slow(bound: trials._Bound) -> list[np.ndarray]:
+        time.sleep(0.05)
+        return forward(bound)
+
+    monkeypatch.setattr(trials._Bound, "__call__", slow)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws bars on terminals only
+    result = run("run", *NET, "--input", "data=x.npy", "--batch", "2")
+    assert "running" in result.stderr
+    assert "running" not in result.stdout
+
+
+# -- what can go wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("explain", "nosuch.json"), "nosuch.json: no such symbol file"),
+        (("explain", NET[1]), "net-0000.params: not a symbol file"),
+        (("explain", NET[0], "nosuch.params"), "nosuch.params: no such params file"),
+        (("explain", *NET, "--shape", "dta=1,8"), "no input 'dta'; did you mean 'data'?"),
+        (("explain", *NET, "--shape", "data=8..1,8"), "is not in ascending order"),
+        (("explain", *NET, "--dtype", "data=flaot32"), "'flaot32' of 'data' is not a dtype"),
+        (("explain", *NET, "--engine", "onnxruntim"), "did you mean 'onnxruntime'?"),
+        (("explain", *NET, "--exclude-op", "Activaton"), "did you mean 'Activation'?"),
+        (("explain", *NET, "--exclude-node", "fc3"), "did you mean 'fc2'?"),
+        (("run", *NET), "the model reads data (…) float32; pass --input data=FILE.npy"),
+        (("run", *NET, "--input", "dat=x.npy"), "no input 'dat'; did you mean 'data'?"),
+        (("run", *NET, "--input", "data=nosuch.npy"), "nosuch.npy: No such file or directory"),
+        (("run", *NET, "--input", "data=text.npy"), "text.npy: not an .npy or .npz file"),
+        (("run", *NET, "--input", "data=objects.npy"), "objects.npy: not an .npy or .npz file"),
+        (("run", *NET, "--input", "empty.npz"), "empty.npz: not an .npy or .npz file"),
+        (("run", *NET, "--input", "date=all.npz"), "no array 'date'; did you mean 'data'?"),
+        (("run", *NET, "--input", "all.npz", "--input", "data=x.npy"), "'data' is given twice"),
+        (("run", *NET, "--input", "data=narrow.npy"), "Shape inconsistent"),
+        (("run", *NET, "--input", "data=complex.npy"), "is complex64, and the model reads float32"),
+        (
+            ("run", *NET, "--shape", "data=1,8", "--input", "data=x.npy"),
+            "'data' is (10, 8), and the model reads (1, 8)",
+        ),
+        (("run", *NET, "--batch", "2"), "--batch needs inputs with the same number of rows"),
+    ],
+)
+def test_user_errors_are_one_sentence(run: Run, words: tuple[str, ...], sentence: str) -> None:
+    result = run(*words, code=1)
+    assert sentence in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("explian",), "No such command 'explian'"),
+        (("explain",), "Missing argument 'SYMBOL'"),
+        (("explain", *NET, "--shape", "data=1,x"), "must look like data=1,3,224,224"),
+        (("explain", *NET, "--shape", "data"), "must look like data=1,3,224,224"),
+        (("explain", *NET, "--shape", "data=1..2..3..4"), "must look like data=1,3,224,224"),
+        (("explain", *NET, "--dtype", "float16"), "must look like data=float16"),
+        (("explain", *NET, "--dot", "nosuch/net.dot"), "'nosuch' is no folder"),
+        (("explain", *NET, "--min-subgraph-size", "0"), "0 is not in the range x>=1"),
+        (("run", *NET, "--input", "x.npy"), "must look like data=x.npy or x.npz"),
+        (("run", *NET, "--batch", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_usage_errors(run: Run, words: tuple[str, ...], sentence: str) -> None:
+    assert sentence in run(*words, code=2).stderr
+
+
+def test_outputs_that_cannot_be_joined(run: Run, tmp_path: Path) -> None:
+    symbol = mx.sym.sum(mx.sym.load(NET[0]), name="total")
+    symbol.save(str(tmp_path / "total.json"))
+    words = ("run", str(tmp_path / "total.json"), NET[1], "--input", "data=x.npy", "--batch", "4")
+    assert "run without --batch" in run(*words, code=1).stderr
+
+
+def test_own_bugs_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("mxtrt.pipeline.explain", broken)
+    with pytest.raises(ZeroDivisionError):
+        run("explain", *NET)
+
+
+def test_warnings_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mxtrt import pipeline
+
+    explain = pipeline.explain
+
+    def warn(*words: object, **options: object) -> mxtrt.Report:
+        warnings.warn("a part stays", stacklevel=1)
+        return explain(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "explain", warn)
+    assert run("explain", *NET).stderr == "Warning: a part stays\n"
+
+
+# -- the program -------------------------------------------------------------------------------
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mxtrt", *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    assert program("--version").stdout == f"mxtrt {mxtrt.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [(), ("explain",), ("optimize",), ("run",)])
+def test_help_has_examples(run: Run, command: tuple[str, ...]) -> None:
+    lines = run(*command, "--help").stdout.splitlines()
+    assert "  Examples:" in lines
+    assert sum(line.startswith("    mxtrt ") for line in lines) >= 2
+
+
+def test_program_says_errors_without_a_traceback(folder: Path) -> None:
+    done = program("explain", "nosuch.json")
+    assert done.returncode == 1
+    assert done.stderr == "Error: nosuch.json: no such symbol file\n"
+    done = program("explain", str(folder / NET[0]), str(folder / NET[1]))
+    assert done.returncode == 0
+    assert done.stderr == ""

@@ -13,6 +13,7 @@ from typing import Any, Optional
 import mxnet as mx
 
 from .graph import Shape
+from .inline import inline_bodies
 from .symbol_json import build_symbol
 
 PROBES = (480, 960)  # divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits
@@ -82,14 +83,15 @@ class NodeInference:
 def infer_node(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
     """Return the shapes that MXNet infers for one node, or None where it refuses."""
     symbol = single_node_symbol(node, len(inputs))
-    known = {f"x{i}": shape for i, shape in enumerate(inputs) if shape is not None}
+    used = set(symbol.list_inputs())  # a branch may leave some out
+    known = {f"x{i}": s for i, s in enumerate(inputs) if s is not None and f"x{i}" in used}
     try:
         args, outs, aux = symbol.infer_shape_partial(**known)
     except mx.base.MXNetError:
         return None
     names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
     by_name = dict(zip(names, (*(args or ()), *(aux or ()))))
-    read = [to_shape(by_name[f"x{i}"]) for i in range(len(inputs))]
+    read = [to_shape(by_name.get(f"x{i}", shape)) for i, shape in enumerate(inputs)]
     return read, [to_shape(shape) for shape in outs or ()]
 
 
@@ -97,6 +99,9 @@ def single_node_symbol(node: Mapping[str, Any], num_inputs: int) -> mx.sym.Symbo
     """Return the symbol that is one node, reading variables ``x0``, ``x1``, …"""
     variables = [{"op": "null", "name": f"x{i}", "inputs": []} for i in range(num_inputs)]
     alone = {**node, "inputs": [[i, 0, 0] for i in range(num_inputs)], "name": "node"}
+    if node["op"] in {"_cond", "_while_loop"}:
+        heads = [(num_inputs, i) for i in range(int(node["attrs"]["num_outputs"]))]
+        return build_symbol(*inline_bodies([*variables, alone], heads))
     internals = build_symbol([*variables, alone], [(num_inputs, 0)]).get_internals()
     outputs = [i for i, name in enumerate(internals.list_outputs()) if name.startswith("node_")]
     return mx.sym.Group([internals[i] for i in outputs])

@@ -18,6 +18,7 @@ from . import _bridge, _library
 from .arrays import DTYPES, TYPE_FLAGS
 from .errors import BadModel, ShapesDisagree
 from .graph import Value, format_shape
+from .inline import inline_bodies
 from .symbol_json import build_symbol
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class EngineOperator:
         return self._inputs, self._outputs
 
     def _infer_uncached(self, shapes: Shapes, np_shape: bool) -> Shapes:
-        known = dict(zip(self._input_names, shapes))
+        used = set(self._symbol.list_inputs())  # a branch may leave some out
+        known = {n: shape for n, shape in zip(self._input_names, shapes) if n in used}
         try:
             _, found, _ = self._symbol.infer_shape(**known, **self._param_shapes)
         except mx.base.MXNetError as error:
@@ -104,7 +106,7 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tu
         inputs = [[*entries[value], 0] for value in node.inputs]
         entries.update({value: (len(nodes), i) for i, value in enumerate(node.outputs)})
         nodes.append({**node.source, "inputs": inputs})
-    symbol = build_symbol(nodes, [entries[value] for value in part.outputs])
+    symbol = build_symbol(*inline_bodies(nodes, [entries[value] for value in part.outputs]))
     count = len(part.inputs)
     shapes = {
         f"x{count + i}": value.shape for i, value in enumerate(part.params)

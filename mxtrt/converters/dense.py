@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ..errors import UnsupportedOp
 from ..graph import Value
-from ..onnx_model import OnnxModel
+from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from . import known_rank
+from .shape import reshaped, sizes_of
 
 
 @converts("FullyConnected")
@@ -24,3 +27,115 @@ def fully_connected(
         return onnx.op("Gemm", rows, weight, bias, transB=1)
     product = onnx.op("MatMul", x, onnx.op("Transpose", weight, perm=[1, 0]))
     return product if bias is None else onnx.op("Add", product, bias)
+
+
+@converts("dot")
+def dot(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    forward_stype: str | None = None,
+) -> str:
+    """``dot`` -> ``Gemm`` or ``MatMul``; it sums the last axis of `a` with the first of `b`."""
+    if forward_stype not in {None, "default"}:
+        raise UnsupportedOp(f"forward_stype={forward_stype!r} makes a sparse array")
+    ranks = known_rank(a), known_rank(b)
+    if ranks == (2, 2):
+        flips = {"transA": int(transpose_a) or None, "transB": int(transpose_b) or None}
+        return onnx.op("Gemm", a, b, **flips)
+    kept_a = list(range(1, ranks[0])) if transpose_a else list(range(ranks[0] - 1))
+    kept_b = list(range(ranks[1] - 1)) if transpose_b else list(range(1, ranks[1]))
+    left: Operand = a
+    right: Operand = b
+    if transpose_a and kept_a:
+        left = onnx.op("Transpose", a, perm=[*kept_a, 0])
+    if transpose_b and kept_b:
+        right = onnx.op("Transpose", b, perm=[ranks[1] - 1, *kept_b])
+    if len(kept_b) < 2:
+        product = onnx.op("MatMul", left, right)
+        return product if kept_a or kept_b else onnx.op("Reshape", product, onnx.ints([1]))
+    rows = onnx.op("Reshape", right, onnx.ints([0, -1]))
+    sizes = [*sizes_of(a, kept_a), *sizes_of(b, kept_b)]
+    return reshaped(onnx, onnx.op("MatMul", left, rows), sizes, like=a, leading=len(kept_a))
+
+
+@converts("batch_dot")
+def batch_dot(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    forward_stype: str | None = None,
+) -> str:
+    """``batch_dot`` -> ``MatMul``."""
+    return _matmul(onnx, a, b, transpose_a, transpose_b, axis=-2)
+
+
+@converts("_linalg_gemm2")
+def linalg_gemm2(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    alpha: float = 1.0,
+    axis: int = -2,
+) -> str:
+    """``_linalg_gemm2`` -> ``MatMul``, its rows moved to the second axis from the end."""
+    product = _matmul(onnx, a, b, transpose_a, transpose_b, axis)
+    return _scaled(onnx, product, alpha, a.dtype)
+
+
+@converts("_linalg_gemm")
+def linalg_gemm(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    c: Value,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    axis: int = -2,
+) -> str:
+    """``_linalg_gemm`` -> ``MatMul``, ``Add``."""
+    product = _scaled(onnx, _matmul(onnx, a, b, transpose_a, transpose_b, axis), alpha, a.dtype)
+    return onnx.op("Add", product, _scaled(onnx, c, beta, a.dtype))
+
+
+def _matmul(
+    onnx: OnnxModel, a: Value, b: Value, transpose_a: bool, transpose_b: bool, axis: int
+) -> str:
+    """Multiply matrices whose rows lie along `axis` and whose columns lie along the last."""
+    left = _rows_in_place(onnx, a, axis, transpose_a)
+    right = _rows_in_place(onnx, b, axis, transpose_b)
+    product = onnx.op("MatMul", left, right)
+    if axis == -2 or axis == known_rank(a) - 2:
+        return product
+    return onnx.op("Transpose", product, perm=_swapped(known_rank(a), axis, -2))
+
+
+def _rows_in_place(onnx: OnnxModel, x: Value, axis: int, transpose: bool) -> Operand:
+    if not transpose and (axis == -2 or axis == known_rank(x) - 2):
+        return x
+    order = _swapped(known_rank(x), axis, -2)
+    if transpose:
+        order[-2:] = order[:-3:-1]
+    return onnx.op("Transpose", x, perm=order)
+
+
+def _swapped(rank: int, one: int, other: int) -> list[int]:
+    order = list(range(rank))
+    order[one], order[other] = order[other], order[one]
+    return order
+
+
+def _scaled(onnx: OnnxModel, x: Operand, factor: float, dtype: str) -> Operand:
+    return x if factor == 1 else onnx.op("Mul", x, onnx.constant(factor, dtype))

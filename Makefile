@@ -60,7 +60,7 @@ $(BIN)/python:
 # mxnet comes first and without its requirements, which name numpy<2 and graphviz<0.9. No build
 # isolation: a second build finds what the first one left.
 $(STAMP): $(BIN)/python $(NATIVE)
-	$(PIP) install -c constraints.txt setuptools wheel cython cmake
+	$(PIP) install -c constraints.txt 'setuptools>=64' wheel 'cython>=3' cmake
 	$(PIP) install -c constraints.txt --no-deps mxnet
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev]'
 	touch $@

@@ -163,7 +163,7 @@ def refuses(sentence: str, *ops: str) -> None:
     """
     for op in ops:
         _check_new(op)
-        _REFUSED[op] = sentence
+    _REFUSED.update(dict.fromkeys(ops, sentence))
 
 
 def _check_new(op: str) -> None:

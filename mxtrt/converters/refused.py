@@ -61,7 +61,6 @@ refuses(
     "_scatter_minus_scalar",
     "_scatter_plus_scalar",
     "_sparse_retain",
-    "_square_sum",
 )
 
 refuses(

@@ -46,6 +46,9 @@ def dot(
     if ranks == (2, 2):
         flips = {"transA": int(transpose_a) or None, "transB": int(transpose_b) or None}
         return onnx.op("Gemm", a, b, **flips)
+    if transpose_a and ranks[1] == 1:
+        # ONNX Runtime 1.32 fuses Transpose and MatMul by a vector into a wrong product
+        return dot(onnx, b, a)
     kept_a = list(range(1, ranks[0])) if transpose_a else list(range(ranks[0] - 1))
     kept_b = list(range(ranks[1] - 1)) if transpose_b else list(range(1, ranks[1]))
     left: Operand = a
@@ -89,7 +92,7 @@ def linalg_gemm2(
 ) -> str:
     """``_linalg_gemm2`` -> ``MatMul``, its rows moved to the second axis from the end."""
     product = _matmul(onnx, a, b, transpose_a, transpose_b, axis)
-    return _scaled(onnx, product, alpha, a.dtype)
+    return product if alpha == 1 else _scaled(onnx, product, alpha, a.dtype)
 
 
 @converts("_linalg_gemm")
@@ -106,8 +109,10 @@ def linalg_gemm(
     axis: int = -2,
 ) -> str:
     """``_linalg_gemm`` -> ``MatMul``, ``Add``."""
-    product = _scaled(onnx, _matmul(onnx, a, b, transpose_a, transpose_b, axis), alpha, a.dtype)
-    return onnx.op("Add", product, _scaled(onnx, c, beta, a.dtype))
+    product = linalg_gemm2(
+        onnx, a, b, transpose_a=transpose_a, transpose_b=transpose_b, alpha=alpha, axis=axis
+    )
+    return onnx.op("Add", product, c if beta == 1 else _scaled(onnx, c, beta, a.dtype))
 
 
 def _matmul(
@@ -137,5 +142,5 @@ def _swapped(rank: int, one: int, other: int) -> list[int]:
     return order
 
 
-def _scaled(onnx: OnnxModel, x: Operand, factor: float, dtype: str) -> Operand:
-    return x if factor == 1 else onnx.op("Mul", x, onnx.constant(factor, dtype))
+def _scaled(onnx: OnnxModel, x: Operand, factor: float, dtype: str) -> str:
+    return onnx.op("Mul", x, onnx.constant(factor, dtype))

@@ -24,7 +24,8 @@ Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
 SECONDS = 2.0  # that a measurement of speed takes, about
-MIN_ROUNDS, MAX_ROUNDS = 3, 100
+TURNS = 5  # of each candidate
+PAUSE = 0.05  # seconds; the threads of one engine spin for a while and would slow the next
 
 
 class Trial:
@@ -124,9 +125,10 @@ class Trial:
             shapes = tuple(array.shape for array in feeds.values())
             if shapes not in executors:
                 executors[shapes] = _Bound(self.optimized, self.kept, self.with_labels(feeds))
-            executors[shapes].feed(feeds)
+            bound = executors[shapes]
+            bound.feed(feeds)
             start = time.perf_counter()
-            parts.append(executors[shapes]())
+            parts.append(bound())
             seconds.append(time.perf_counter() - start)
             advance()
         names = _unique(self.optimized.list_outputs())
@@ -178,20 +180,20 @@ class Comparison:
         For each output the largest difference, and the largest value in MXNet's.
     mxnet, mxtrt : float
         Seconds of a forward pass, the median.
-    rounds : int
-        How many passes of each were timed, in turns.
+    passes : int
+        How many of each were timed, in turns.
     """
 
     differences: Mapping[str, tuple[float, float]]
     mxnet: float
     mxtrt: float
-    rounds: int
+    passes: int
 
     def lines(self) -> Iterable[str]:
         """Yield what a person wants to know, line by line."""
         for name, (difference, largest) in self.differences.items():
             yield f"{name}: differs by at most {difference:.2g} (values up to {largest:.3g})"
-        yield f"MXNet  {1000 * self.mxnet:9.3f} ms   (medians of {self.rounds} runs, in turns)"
+        yield f"MXNet  {1000 * self.mxnet:9.3f} ms   (medians of {self.passes} passes, in turns)"
         yield f"mxtrt  {1000 * self.mxtrt:9.3f} ms   {speed_up(self.mxnet, self.mxtrt)}"
 
 
@@ -210,16 +212,24 @@ def compare(trial: Trial, feeds: Arrays) -> Comparison:
         name: (largest_difference(a, b), float(np.max(np.abs(a), initial=0)))
         for name, a, b in zip(names, before(), after())
     }
-    seconds: list[list[float]] = [[], []]
-    end = time.perf_counter() + SECONDS
-    while len(seconds[0]) < MIN_ROUNDS or (
-        time.perf_counter() < end and len(seconds[0]) < MAX_ROUNDS
-    ):
-        for times, bound in zip(seconds, (before, after)):
-            start = time.perf_counter()
+    slow, fast = _in_turns(before, after)
+    return Comparison(differences, median(slow), median(fast), len(slow))
+
+
+def _in_turns(*candidates: _Bound) -> list[list[float]]:
+    """Return the seconds of many forward passes of each, measured in turns."""
+    start = time.perf_counter()
+    for bound in candidates:
+        bound()
+    once = time.perf_counter() - start
+    count = max(1, min(100, round(SECONDS / TURNS / once)))
+    seconds: list[list[float]] = [[] for _ in candidates]
+    for _ in range(TURNS):
+        for bound, times in zip(candidates, seconds):
+            time.sleep(PAUSE)
             bound()
-            times.append(time.perf_counter() - start)
-    return Comparison(differences, median(seconds[0]), median(seconds[1]), len(seconds[0]))
+            times += [bound.seconds() for _ in range(count)]
+    return seconds
 
 
 def largest_difference(expected: Array, found: Array) -> float:
@@ -306,6 +316,12 @@ class _Bound:
         for name, array in arrays.items():
             if name in self.executor.arg_dict:
                 self.executor.arg_dict[name][:] = array
+
+    def seconds(self) -> float:
+        """Return how long a forward pass takes, with copying its outputs to NumPy."""
+        start = time.perf_counter()
+        self()
+        return time.perf_counter() - start
 
     def __call__(self) -> list[Array]:
         try:

@@ -151,7 +151,7 @@ def test_optimize_compares(run: Run, feed: tuple[str, ...]) -> None:
     difference = re.search(r"^softmax_output: differs by at most (\S+) \(values up to", out, re.M)
     assert difference is not None
     assert float(difference[1]) < 1e-5
-    assert re.search(r"^MXNet +[\d.]+ ms +\(medians of \d+ runs, in turns\)$", out, re.M)
+    assert re.search(r"^MXNet +[\d.]+ ms +\(medians of \d+ passes, in turns\)$", out, re.M)
     assert re.search(r"^mxtrt +[\d.]+ ms +[\d.]+ times as (fast|slow)$", out, re.M)
 
 

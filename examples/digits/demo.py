@@ -24,7 +24,7 @@ import mxnet as mx  # isort: skip
 
 EPOCHS = 8
 BATCH_SIZES = (1, 64)
-ROUNDS = 200
+TURNS, PASSES = 10, 20  # of each; pauses let one's spinning threads rest before the other's turn
 
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # or MXNet logs a line at every bind
 console = Console()
@@ -79,8 +79,8 @@ def demo(folder: Path) -> None:
         )
     console.print(table)
     print(
-        f"(medians of {ROUNDS} forward passes of each, in turns, on this machine's CPU; so small a "
-        "net\nsays little about yours: mxtrt optimize SYMBOL PARAMS compares any checkpoint)"
+        f"(medians of {TURNS * PASSES} forward passes of each, in turns, on this machine's CPU; "
+        "so small a net\nsays little about yours: mxtrt optimize SYMBOL PARAMS compares yours)"
     )
 
 
@@ -145,15 +145,17 @@ def compare_outputs(
 
 
 def speed(executors: tuple[mx.executor.Executor, ...], images: np.ndarray) -> list[float]:
-    """Return the median seconds of a forward pass of each, run in turns."""
+    """Return the median seconds of a forward pass of each, measured in turns."""
     seconds: list[list[float]] = [[] for _ in executors]
-    for executor in executors:
-        executor.arg_dict["data"][:] = images
-    for _ in range(ROUNDS):
+    for _ in range(TURNS):
         for executor, times in zip(executors, seconds):
-            start = time.perf_counter()
+            executor.arg_dict["data"][:] = images
+            time.sleep(0.05)
             executor.forward()[0].wait_to_read()
-            times.append(time.perf_counter() - start)
+            for _ in range(PASSES):
+                start = time.perf_counter()
+                executor.forward()[0].wait_to_read()
+                times.append(time.perf_counter() - start)
     return [median(times) for times in seconds]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,8 @@ def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict
 def report(symbol: mx.sym.Symbol) -> Report:
     """Return the report of a symbol that `optimize` made in this process.
 
+    It names the engines that run now: where one has failed, the one that took its place.
+
     Raises
     ------
     BadModel
@@ -151,7 +154,8 @@ def report(symbol: mx.sym.Symbol) -> Report:
     """
     for key in _keys(symbol):
         if key in _REPORTS:
-            return _REPORTS[key]
+            kinds = dict.fromkeys(engine.kind for engine in engines(symbol))
+            return replace(_REPORTS[key], engine=" and ".join(kinds))
     raise BadModel("the symbol holds no engine of this process; mxtrt.optimize returns one")
 
 

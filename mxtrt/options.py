@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -11,8 +12,11 @@ import numpy as np
 from .errors import BadOption, nearest
 from .onnx_model import ELEMENT_TYPES
 
-ENGINES = ("auto", "onnxruntime")
+ENGINES = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 """Values of ``engine``: ``"auto"`` takes the fastest that runs here."""
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+"""Values of ``precision``; which of them work depends on the version of TensorRT."""
 
 Size = Union[int, None, "tuple[int, int, int]"]
 """A size of an input: a number, None for unknown, or (smallest, best, largest)."""
@@ -40,6 +44,22 @@ class Options:
         Hand parameters through that the model does not have, instead of raising.
     session_options : mapping of str to object
         Settings of ONNX Runtime's ``SessionOptions``; keys with a dot are config entries.
+    precision : str
+        One of `PRECISIONS`: what TensorRT computes in; inputs and outputs keep their types.
+    tf32 : bool
+        Let TensorRT round the factors of float32 products to 11 bits.
+    workspace : int, optional
+        Bytes of GPU memory that TensorRT may use while it runs a layer.
+    optimization_level : int, optional
+        How long TensorRT's builder may search, 0 to 5.
+    timing_cache : str, optional
+        A file with what earlier builds timed; it is read and written.
+    cuda_graph : bool, optional
+        Replay a CUDA graph where all sizes are fixed; None measures whether it is faster.
+    contexts : int
+        How many calls may run at once in one TensorRT engine.
+    device : int
+        The GPU for arrays on the CPU.
     """
 
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=dict)
@@ -51,6 +71,14 @@ class Options:
     strict: bool = False
     allow_extra_params: bool = False
     session_options: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    tf32: bool = True
+    workspace: int | None = None
+    optimization_level: int | None = None
+    timing_cache: str | None = None
+    cuda_graph: bool | None = None
+    contexts: int = 4
+    device: int = 0
 
 
 def read_options(
@@ -69,20 +97,46 @@ def read_options(
         if name not in Options.__dataclass_fields__:
             raise BadOption(f"no option {name!r}{nearest(name, Options.__dataclass_fields__)}")
     checked = dict(others)
-    engine = others.get("engine", "auto")
-    if engine not in ENGINES:
-        known = ", ".join(map(repr, ENGINES))
-        raise BadOption(f"engine={engine!r} is none of {known}{nearest(str(engine), ENGINES)}")
-    size = others.get("min_subgraph_size", 2)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise BadOption(f"min_subgraph_size={size!r} must be an integer of at least 1")
+    _check_choice("engine", others.get("engine", "auto"), ENGINES)
+    _check_choice("precision", others.get("precision", "fp32"), PRECISIONS)
+    _check_integer("min_subgraph_size", others.get("min_subgraph_size", 2), 1)
+    _check_integer("contexts", others.get("contexts", 1), 1)
+    _check_integer("device", others.get("device", 0), 0)
+    if others.get("workspace") is not None:
+        _check_integer("workspace", others["workspace"], 1)
+    if others.get("optimization_level") is not None:
+        _check_integer("optimization_level", others["optimization_level"], 0, 5)
+    if others.get("timing_cache") is not None:
+        checked["timing_cache"] = _path("timing_cache", others["timing_cache"])
     for name in ("exclude_ops", "exclude_nodes"):
         checked[name] = _names(name, others.get(name, ()))
-    for name in ("strict", "allow_extra_params"):
+    for name in ("strict", "allow_extra_params", "tf32"):
         if not isinstance(others.get(name, False), bool):
             raise BadOption(f"{name}={others[name]!r} must be True or False")
+    if others.get("cuda_graph") not in (None, True, False):
+        raise BadOption(f"cuda_graph={others['cuda_graph']!r} must be True, False or None")
     checked["session_options"] = dict(others.get("session_options") or {})
     return Options(shapes=_shapes(shapes), dtypes=_dtypes(dtypes), **checked)
+
+
+def _check_choice(option: str, given: Any, known: tuple[str, ...]) -> None:
+    if given not in known:
+        names = ", ".join(map(repr, known))
+        raise BadOption(f"{option}={given!r} is none of {names}{nearest(str(given), known)}")
+
+
+def _check_integer(option: str, given: Any, least: int, most: int | None = None) -> None:
+    is_integer = isinstance(given, int) and not isinstance(given, bool)
+    if not is_integer or given < least or (most is not None and given > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise BadOption(f"{option}={given!r} must be an integer {limits}")
+
+
+def _path(option: str, given: Any) -> str:
+    try:
+        return os.fsdecode(given)
+    except TypeError:
+        raise BadOption(f"{option}={given!r} must be a path") from None
 
 
 def _names(option: str, given: Any) -> frozenset[str]:

@@ -50,6 +50,14 @@ def optimize(
     strict: bool = False,
     allow_extra_params: bool = False,
     session_options: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    tf32: bool = True,
+    workspace: int | None = None,
+    optimization_level: int | None = None,
+    timing_cache: str | os.PathLike[str] | None = None,
+    cuda_graph: bool | None = None,
+    contexts: int = 4,
+    device: int = 0,
 ) -> tuple[mx.sym.Symbol, Any]:
     """Move every part of a model that an engine can run into engines.
 
@@ -66,18 +74,36 @@ def optimize(
         rest may change from call to call.
     dtypes : mapping of str to dtype, optional
         Element types of the inputs; by default what the parameters imply, else float32.
-    engine : {"auto", "onnxruntime"}
-        What runs the parts.
+    engine : {"auto", "onnxruntime", "tensorrt", "tensorrt_rtx"}
+        What runs the parts; by default TensorRT where it and a GPU that it supports are there,
+        else ONNX Runtime. Where TensorRT fails, ONNX Runtime runs the part, with a warning.
     min_subgraph_size : int
         Parts with fewer operators stay in MXNet.
     exclude_ops, exclude_nodes : iterable of str
         Operators, and names of nodes, that stay in MXNet.
     strict : bool
-        Raise where mxtrt would otherwise warn and leave a part in MXNet.
+        Raise where mxtrt would otherwise warn and leave a part in MXNet or in ONNX Runtime.
     allow_extra_params : bool
         Hand parameters through that the model does not read, instead of raising.
     session_options : mapping of str to object, optional
         Settings of ONNX Runtime's ``SessionOptions``; keys with a dot are config entries.
+    precision : {"fp32", "fp16", "bf16"}
+        What TensorRT computes in. Inputs and outputs keep their types, and operators whose
+        results may be too large for float16 stay in float32.
+    tf32 : bool
+        Let TensorRT round the factors of float32 products to 11 bits, as its default is.
+    workspace : int, optional
+        Bytes of GPU memory that TensorRT may use while it runs a layer; by default all.
+    optimization_level : int, optional
+        How long TensorRT's builder may search, 0 to 5; needs TensorRT 8.6.
+    timing_cache : path, optional
+        A file with what earlier builds timed, which makes later ones faster.
+    cuda_graph : bool, optional
+        Replay a CUDA graph where all sizes are fixed; by default where it measures faster.
+    contexts : int
+        How many calls may run at once in one TensorRT engine, each with memory of its own.
+    device : int
+        The GPU that arrays on the CPU are sent to.
 
     Returns
     -------
@@ -106,6 +132,14 @@ def optimize(
         strict=strict,
         allow_extra_params=allow_extra_params,
         session_options=session_options,
+        precision=precision,
+        tf32=tf32,
+        workspace=workspace,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        cuda_graph=cuda_graph,
+        contexts=contexts,
+        device=device,
     )
     accept_missing_labels()
     symbol, given = load_symbol(model), read_params(params)
@@ -116,7 +150,8 @@ def optimize(
     optimized = write_symbol(graph, register(engines, report))
     graph.arrays.clear()
     moved, parts = len(graph.nodes) - len(plan.left), len(plan.parts)
-    log.info("%d of %d operators in %d parts (%s)", moved, len(graph.nodes), parts, build.kind)
+    kinds = " and ".join({part.engine.kind: None for part in engines.values()}) or build.kind
+    log.info("%d of %d operators in %d parts (%s)", moved, len(graph.nodes), parts, kinds)
     kept = {*optimized.list_arguments(), *optimized.list_auxiliary_states()}
     if options.allow_extra_params:
         kept |= given.names - {value.name for value in graph.variables}

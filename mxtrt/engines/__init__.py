@@ -6,8 +6,11 @@ Modules of this package are the only ones that import ONNX Runtime or TensorRT.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import BadOption, EngineNotAvailable
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -17,11 +20,15 @@ if TYPE_CHECKING:
     from ..options import Options
 
 
+log = logging.getLogger("mxtrt")
+
+
 class Engine(Protocol):
     """What runs one part of a model."""
 
-    kind: str
-    """The engine's name in reports: ``"onnxruntime"``, ``"tensorrt"``, …"""
+    @property
+    def kind(self) -> str:
+        """The engine's name in reports, such as ``"onnxruntime"``."""
 
     def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
         """Run the part on MXNet's own memory.
@@ -65,12 +72,43 @@ class Builder(Protocol):
 
 
 def builder(options: Options) -> Builder:
-    """Return the module of the engine that `options` ask for.
+    """Return the builder of the engine that `options` ask for.
 
     Raises
     ------
     EngineNotAvailable
-        The engine's package is not installed.
+        The engine's package is not installed, or there is no GPU for it.
+    BadOption
+        The engine does not have what an option asks for.
     """
-    kind = "onnxruntime" if options.engine == "auto" else options.engine
-    return cast("Builder", importlib.import_module(f".{kind}", __name__))
+    if options.engine == "auto":
+        return _best(options)
+    if options.engine == "onnxruntime" and options.precision != "fp32":
+        raise BadOption(
+            f"precision={options.precision!r} needs engine='tensorrt'; ONNX Runtime on the CPU "
+            "computes in the types of the model"
+        )
+    return _load(options.engine, options)
+
+
+def _best(options: Options) -> Builder:
+    """Return TensorRT's builder where it works, else ONNX Runtime's; the log says why."""
+    reasons = []
+    for kind in ("tensorrt", "tensorrt_rtx"):
+        try:
+            found = _load(kind, options)
+        except EngineNotAvailable as reason:
+            reasons.append(f"{kind}: {reason}")
+        else:
+            log.info("engine='auto' takes %s", found)
+            return found
+    log.info(
+        "engine='auto' takes onnxruntime, on the CPU, in the model's types; %s", "; ".join(reasons)
+    )
+    return _load("onnxruntime", options)
+
+
+def _load(kind: str, options: Options) -> Builder:
+    module = importlib.import_module(f".{kind}", __name__)
+    # ONNX Runtime's module is its own builder: it has nothing to find out first
+    return cast("Builder", module.builder(options) if hasattr(module, "builder") else module)

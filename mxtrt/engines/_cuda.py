@@ -1,0 +1,237 @@
+"""CUDA through pycuda, on the primary context, where TensorRT and MXNet live as well.
+
+pycuda's objects may be freed only on a thread where their context is current, and MXNet calls on
+threads of its own: everything here happens inside ``with gpu:``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import importlib
+import importlib.util
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadOption, EngineError, EngineNotAvailable
+
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
+THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may do as they like
+
+_lock = threading.RLock()
+_driver_module: Any = None
+_gpus: dict[int, Gpu] = {}
+
+
+def preload_libraries() -> None:
+    """Load what wheels of NVIDIA bring and pycuda links, so that LD_LIBRARY_PATH is not needed."""
+    try:
+        spec = importlib.util.find_spec("nvidia.curand")
+    except ImportError:
+        return
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(glob.glob(os.path.join(folder, "lib", "libcurand.so*"))):
+            try:
+                ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+            except OSError:  # then the import of pycuda says what is missing
+                continue
+
+
+def driver() -> Any:
+    """Return ``pycuda.driver``, initialised.
+
+    Raises
+    ------
+    EngineNotAvailable
+        pycuda or NVIDIA's driver is missing, or there is no GPU.
+    """
+    global _driver_module
+    with _lock:
+        if _driver_module is None:
+            _driver_module = _start_driver()
+        return _driver_module
+
+
+def _start_driver() -> Any:
+    if importlib.util.find_spec("pycuda") is None:
+        raise EngineNotAvailable(
+            "the package pycuda is not installed: pip install pycuda (it is compiled, and needs "
+            "the headers of CUDA)"
+        )
+    preload_libraries()
+    try:
+        drv = importlib.import_module("pycuda.driver")
+    except ImportError as error:
+        raise EngineNotAvailable(
+            f"pycuda cannot be loaded, probably because NVIDIA's driver is missing: {error}"
+        ) from error
+    try:
+        drv.init()
+        count = drv.Device.count()
+    except drv.Error as error:
+        raise EngineNotAvailable(f"there is no usable GPU: {error}") from error
+    if not count:
+        raise EngineNotAvailable("there is no GPU")
+    return drv
+
+
+def gpu(index: int) -> Gpu:
+    """Return a GPU by its number.
+
+    Raises
+    ------
+    EngineNotAvailable
+        As `driver`.
+    BadOption
+        There is no GPU of this number.
+    """
+    drv = driver()
+    with _lock:
+        if index not in _gpus:
+            count = drv.Device.count()
+            if not 0 <= index < count:
+                known = "GPU 0 only" if count == 1 else f"GPUs 0 to {count - 1}"
+                raise BadOption(f"device={index}: there is no such GPU; this machine has {known}")
+            _gpus[index] = Gpu(drv, index)
+        return _gpus[index]
+
+
+class Gpu:
+    """A GPU; ``with gpu:`` makes its primary context current on this thread."""
+
+    def __init__(self, drv: Any, index: int) -> None:
+        device = drv.Device(index)
+        self.index = index
+        self.name = str(device.name())
+        self.capability: tuple[int, int] = tuple(device.compute_capability())
+        self.errors: tuple[type[Exception], ...] = (drv.Error, drv.MemoryError)
+        self._drv = drv
+        try:
+            self._context = device.retain_primary_context()
+        except drv.Error as error:
+            raise EngineNotAvailable(
+                f"GPU {index} ({self.name}) cannot be used: {error}"
+            ) from error
+        # never released: at the exit of the process MXNet and TensorRT may come after us
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+        self._pop = drv.Context.pop
+        self.to_device = drv.memcpy_htod_async
+        self.to_host = drv.memcpy_dtoh_async
+
+    def __enter__(self) -> Gpu:
+        self._context.push()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pop()
+
+    def __repr__(self) -> str:
+        return f"<GPU {self.index}: {self.name}>"
+
+    def stream(self) -> Any:
+        """Return a new stream."""
+        try:
+            return self._drv.Stream(NON_BLOCKING)
+        except self._drv.Error as error:
+            raise EngineError(f"{self} gives no stream: {error}") from error
+
+    def device_memory(self, nbytes: int) -> Any:
+        """Return device memory; ``int()`` of it is the address."""
+        try:
+            return self._drv.mem_alloc(max(nbytes, 1))
+        except self._drv.MemoryError as error:
+            raise EngineError(f"{self} has no {nbytes >> 20} MiB left: {error}") from error
+
+    def pinned_memory(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """Return bytes in host memory that the GPU reads and writes directly."""
+        try:
+            pinned: np.ndarray[Any, Any] = self._drv.pagelocked_empty(max(nbytes, 1), np.uint8)
+        except self._drv.Error as error:
+            raise EngineError(f"{nbytes >> 20} MiB of memory cannot be pinned: {error}") from error
+        return pinned
+
+    def memory(self) -> tuple[int, int]:
+        """Return the free and the total bytes of device memory."""
+        free, total = self._drv.mem_get_info()
+        return int(free), int(total)
+
+    def synchronize(self) -> None:
+        """Wait for everything that was enqueued in the context."""
+        self._drv.Context.synchronize()
+
+
+# -- CUDA graphs, which pycuda does not have ---------------------------------------------------
+
+
+class Graph:
+    """A captured CUDA graph.
+
+    Parameters
+    ----------
+    stream : int
+        The handle of a stream that is not the default stream.
+    enqueue : callable
+        Enqueues on the stream what is to be captured; returns whether that worked.
+
+    Raises
+    ------
+    EngineError
+        What is enqueued cannot be captured.
+    """
+
+    def __init__(self, stream: int, enqueue: Any) -> None:
+        self._cuda = _graph_functions()
+        self._stream = ctypes.c_void_p(stream)
+        self._executable = ctypes.c_void_p()
+        captured = ctypes.c_void_p()
+        _check(self._cuda.cuStreamBeginCapture_v2(self._stream, THREAD_LOCAL), "begin a capture")
+        enqueued = False
+        try:
+            enqueued = enqueue()
+        finally:  # a stream that stays in capture mode could never be used again
+            status = self._cuda.cuStreamEndCapture(self._stream, ctypes.byref(captured))
+            if captured.value and (status or not enqueued):
+                self._cuda.cuGraphDestroy(captured)
+        _check(status, "capture the engine")
+        if not enqueued:
+            raise EngineError("the engine could not be enqueued while it was captured")
+        status = self._cuda.cuGraphInstantiateWithFlags(
+            ctypes.byref(self._executable), captured, ctypes.c_ulonglong(0)
+        )
+        self._cuda.cuGraphDestroy(captured)
+        _check(status, "instantiate the captured engine")
+        self._launch = self._cuda.cuGraphLaunch
+
+    def launch(self) -> bool:
+        """Enqueue the graph; return whether that worked."""
+        return not self._launch(self._executable, self._stream)
+
+    def close(self) -> None:
+        """Free the graph; its context must be current."""
+        if self._executable.value:
+            self._cuda.cuGraphExecDestroy(self._executable)
+            self._executable = ctypes.c_void_p()
+
+
+def _graph_functions() -> Any:
+    library = ctypes.CDLL("libcuda.so.1")
+    names = (
+        "cuStreamBeginCapture_v2",
+        "cuStreamEndCapture",
+        "cuGraphInstantiateWithFlags",
+        "cuGraphLaunch",
+        "cuGraphDestroy",
+        "cuGraphExecDestroy",
+    )
+    missing = [name for name in names if not hasattr(library, name)]
+    if missing:
+        raise EngineError(f"NVIDIA's driver is too old for CUDA graphs: no {missing[0]}")
+    return library
+
+
+def _check(status: int, what: str) -> None:
+    if status:
+        raise EngineError(f"CUDA cannot {what}: error {status}")

@@ -1,0 +1,325 @@
+"""From ONNX to a plan: NVIDIA's parser and builder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..errors import EngineError
+from ._nvidia import Api, failed, sentence
+from ._precision import decomposed, float32_nodes, strongly_typed
+from ._profiles import Profile
+
+if TYPE_CHECKING:
+    from ..options import Options
+
+log = logging.getLogger("mxtrt")
+
+Weights = Mapping[str, "np.ndarray[Any, Any]"]
+
+EMBEDDED = 16 << 20  # bytes of weights that go into the protobuf; more go into a file beside it
+ALIGNMENT = 4096
+WEIGHTS_FILE = "weights"
+
+
+@dataclass
+class Network:
+    """A parsed model. The parser owns the weights that the network reads."""
+
+    definition: Any
+    parser: Any
+    float32: frozenset[str]  # nodes that keep float32 whatever the precision
+    weights: Weights | None = None
+
+
+def refusal(api: Api, scratch: onnx.ModelProto) -> str | None:
+    """Return why NVIDIA's parser refuses a model of one node, or None.
+
+    Its weights are not looked at: zeros of the same size stand in for them.
+    """
+    reason = _refused_dtype(api, scratch)
+    if reason is not None:
+        return reason
+    if any(not info.type.tensor_type.HasField("shape") for info in scratch.graph.input):
+        return None  # the ranks are known at the first call
+    zeros = {
+        tensor.name: np.zeros(tuple(tensor.dims), helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        for tensor in scratch.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    }
+    with api.lock, api.logger.collecting(quiet=True):
+        try:
+            _refuse_shape_inputs(api, parse(api, scratch, zeros))
+        except EngineError as error:
+            return str(error)
+    return None
+
+
+def _refused_dtype(api: Api, proto: onnx.ModelProto) -> str | None:
+    graph = proto.graph
+    infos = (*graph.input, *graph.output)
+    types = {info.type.tensor_type.elem_type for info in infos}
+    types.update(tensor.data_type for tensor in graph.initializer)
+    types.update(a.i for node in graph.node for a in node.attribute if a.name == "to")
+    if TensorProto.DOUBLE in types:
+        return f"float64: {api.title} computes in float32 at most"
+    if TensorProto.INT8 in types:
+        return f"int8: to {api.title} it is quantised data only"
+    return None
+
+
+def _refuse_shape_inputs(api: Api, network: Network) -> None:
+    definition = network.definition
+    for index in range(definition.num_inputs):
+        tensor = definition.get_input(index)
+        if tensor.is_shape_tensor:
+            raise EngineError(
+                f"{api.title}: {tensor.name!r} would decide about shapes, which {api.title} needs "
+                "to know before it runs"
+            )
+
+
+def build_plan(
+    api: Api,
+    proto: onnx.ModelProto,
+    weights: Weights,
+    profile: Profile,
+    options: Options,
+    targets: Sequence[str] = (),
+) -> Any:
+    """Build a model for the sizes of a profile, on the current GPU; return the plan's bytes.
+
+    Parameters
+    ----------
+    api : Api
+        Which TensorRT.
+    proto : onnx.ModelProto
+        The model; its weights are external data.
+    weights : mapping of str to array
+        The weights by name.
+    profile : Profile
+        The sizes.
+    options : Options
+        ``precision``, ``tf32``, ``workspace``, … are used.
+    targets : sequence of str
+        TensorRT-RTX: compute capabilities such as ``"SM86"``; by default the present GPU.
+
+    Raises
+    ------
+    EngineError
+        NVIDIA's parser or builder refuses the model; the message is its own.
+    """
+    start = time.perf_counter()
+    with api.lock, api.logger.collecting() as messages:
+        sized = _with_sizes(proto, profile)
+        network = parse(api, sized, weights, options.precision)
+        _refuse_shape_inputs(api, network)
+        builder = api.builder()
+        config = builder.create_builder_config()
+        _configure(api, config, network, options, targets)
+        _add_profile(builder, config, network.definition, sized, profile)
+        cache = _use_timing_cache(api, config, options)
+        messages.clear()  # what was said of a cache of another GPU is no reason to fail
+        plan = builder.build_serialized_network(network.definition, config)
+        if plan is None:
+            raise failed(f"{api.title} cannot build {proto.graph.name}", messages)
+        _keep_timing_cache(api, cache, options)
+    seconds = time.perf_counter() - start
+    log.info(
+        "%s built %s for %s in %.1f s (%s, %.0f MB)",
+        *(api.version, proto.graph.name, profile, seconds, options.precision, plan.nbytes / 1e6),
+    )
+    return plan
+
+
+# -- parsing -----------------------------------------------------------------------------------
+
+
+def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "fp32") -> Network:
+    """Parse a model; hold ``api.lock``.
+
+    Raises
+    ------
+    EngineError
+        The parser refuses the model.
+    """
+    definition = api.builder().create_network(api.network_flags)
+    parser = api.module.OnnxParser(definition, api.logger)
+    model, normalisations = decomposed(proto, parser.supports_operator)
+    network = Network(definition, parser, float32_nodes(model, normalisations))
+    if api.strongly_typed and precision != "fp32":
+        model, weights = strongly_typed(model, weights, precision)
+    if hasattr(parser, "load_initializer"):
+        # MXNet may move a weight when it runs the original model on another thread: a copy
+        network.weights = {name: np.array(array, order="C") for name, array in weights.items()}
+        ok = _parse_in_memory(parser, model, network.weights)
+    elif sum(array.nbytes for array in weights.values()) <= EMBEDDED:
+        ok = parser.parse(_embedded(model, weights).SerializeToString())
+    else:
+        ok = _parse_files(parser, model, weights)
+    if not ok:
+        raise EngineError(f"{api.title}: {_first_error(parser)}")
+    return network
+
+
+def _parse_in_memory(parser: Any, model: onnx.ModelProto, weights: Weights) -> bool:
+    if not parser.load_model_proto(model.SerializeToString()):
+        return False
+    names = {tensor.name for tensor in model.graph.initializer}
+    for name, array in weights.items():
+        if name in names and not parser.load_initializer(name, array.ctypes.data, array.nbytes):
+            return False
+    return bool(parser.parse_model_proto())
+
+
+def _embedded(proto: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.raw_data = weights[tensor.name].tobytes()
+    return model
+
+
+def _parse_files(parser: Any, proto: onnx.ModelProto, weights: Weights) -> bool:
+    """Parse with the weights in a file, which the parser reads at once."""
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    with tempfile.TemporaryDirectory(prefix="mxtrt-") as folder:
+        with open(os.path.join(folder, WEIGHTS_FILE), "wb") as file:
+            for tensor in model.graph.initializer:
+                if tensor.name in weights:
+                    file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT)
+                    _point_to_file(tensor, file.tell(), weights[tensor.name].nbytes)
+                    file.write(
+                        np.ascontiguousarray(weights[tensor.name]).reshape(-1).view(np.uint8)
+                    )
+        path = os.path.join(folder, "model.onnx")
+        return bool(parser.parse(model.SerializeToString(), path))
+
+
+def _point_to_file(tensor: TensorProto, offset: int, length: int) -> None:
+    tensor.ClearField("external_data")
+    for key, value in (("location", WEIGHTS_FILE), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _first_error(parser: Any) -> str:
+    if not parser.num_errors:
+        return "its parser refuses the model and gives no reason"
+    return sentence(parser.get_error(0).desc())
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def _with_sizes(proto: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
+    """Return the model with the sizes of a profile: fixed ones as numbers."""
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    for info, sizes in zip(model.graph.input, profile.inputs):
+        shape = info.type.tensor_type.shape
+        del shape.dim[:]
+        shape.SetInParent()  # rank 0 is a shape, too
+        for axis, (low, _, high) in enumerate(sizes):
+            if low == high:
+                shape.dim.add(dim_value=low)
+            else:
+                shape.dim.add(dim_param=f"{info.name}_{axis}")
+    return model
+
+
+def _add_profile(
+    builder: Any, config: Any, definition: Any, proto: onnx.ModelProto, profile: Profile
+) -> None:
+    if profile.is_static:
+        return
+    made = builder.create_optimization_profile()
+    index = {info.name: i for i, info in enumerate(proto.graph.input)}
+    for i in range(definition.num_inputs):
+        name = definition.get_input(i).name
+        made.set_shape(name, *profile.corners(index[name]))
+    if config.add_optimization_profile(made) < 0:
+        raise EngineError(f"TensorRT does not take the sizes {profile} as a profile")
+
+
+# -- the builder's settings --------------------------------------------------------------------
+
+
+def _configure(
+    api: Api, config: Any, network: Network, options: Options, targets: Sequence[str]
+) -> None:
+    trt = api.module
+    if api.has_flag("TF32"):
+        (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if not api.strongly_typed and options.precision != "fp32":
+        flag = {"fp16": "FP16", "bf16": "BF16"}[options.precision]
+        config.set_flag(getattr(trt.BuilderFlag, flag))
+        _keep_some_in_float32(api, config, network)
+    sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if sharing is not None:
+        config.set_preview_feature(sharing, True)
+    if targets:
+        config.num_compute_capabilities = len(targets)
+        for index, target in enumerate(targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target), index)
+
+
+def _keep_some_in_float32(api: Api, config: Any, network: Network) -> None:
+    """Keep layers in float32 whose results may lie beyond 65504, the largest float16."""
+    trt = api.module
+    pinned = 0
+    for index in range(network.definition.num_layers):
+        layer = network.definition.get_layer(index)
+        if layer.name not in network.float32 or layer.get_output(0).dtype != trt.float32:
+            continue
+        layer.precision = trt.float32
+        for output in range(layer.num_outputs):
+            layer.set_output_type(output, trt.float32)
+        pinned += 1
+    if pinned:
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+
+
+def _use_timing_cache(api: Api, config: Any, options: Options) -> Any:
+    if not api.has_timing_cache:
+        return None
+    content = api.timing_cache
+    if not content and options.timing_cache is not None and os.path.exists(options.timing_cache):
+        with open(options.timing_cache, "rb") as file:
+            content = file.read()
+    for known in (content, b""):  # one of another version or GPU is no use
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
+def _keep_timing_cache(api: Api, cache: Any, options: Options) -> None:
+    if cache is None:
+        return
+    api.timing_cache = bytes(cache.serialize())
+    if options.timing_cache is None:
+        return
+    folder = os.path.dirname(os.path.abspath(options.timing_cache))
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(api.timing_cache)
+        os.replace(file.name, options.timing_cache)
+    except OSError as error:
+        log.warning("the timing cache %s cannot be written: %s", options.timing_cache, error)

@@ -1,0 +1,269 @@
+"""What an installed TensorRT can do, asked by attribute: 8.5 to 11, and TensorRT-RTX 1.x.
+
+Versions are never compared: names come and go between them, and flags change their numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import EngineError, EngineNotAvailable
+from . import _cuda
+
+log = logging.getLogger("mxtrt.tensorrt")
+
+TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+
+_INSTALL = {
+    "tensorrt": (
+        "pip install 'mxtrt[tensorrt]' brings TensorRT 8.5 with its CUDA 11 libraries for Python "
+        "3.10 and older; for newer ones NVIDIA has TensorRT 10 and 11: pip install "
+        "--extra-index-url https://pypi.nvidia.com tensorrt-cu12 pycuda"
+    ),
+    "tensorrt_rtx": "pip install 'mxtrt[rtx]' brings it",
+}
+
+MAX_MESSAGE = 400  # characters of NVIDIA's own words in one of our sentences
+
+
+class Api:
+    """One of NVIDIA's modules, with the objects that exist once in a process.
+
+    Parameters
+    ----------
+    name : {"tensorrt", "tensorrt_rtx"}
+        The module's name.
+
+    Raises
+    ------
+    EngineNotAvailable
+        The module is not installed, or is older than 8.5.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.title = name, TITLES[name]
+        self.module = trt = _import(name)
+        self.version = f"{self.title} {getattr(trt, '__version__', '')}".strip()
+        if not hasattr(trt.IExecutionContext, "execute_async_v3"):
+            raise EngineNotAvailable(
+                f"{self.version} is too old: mxtrt needs TensorRT 8.5 or newer"
+            )
+        # TensorRT keeps a pointer to the first logger for ever
+        self.logger = immortal(_logger(trt))
+        self.lock = threading.Lock()  # one build at a time: tactics are timed on the GPU
+        self.timing_cache = b""  # of all builds of this process
+        self._builder: Any = None
+        self._runtime: Any = None
+
+    # -- what it can do ----------------------------------------------------------------------
+
+    def has_flag(self, flag: str) -> bool:
+        """Say whether there is a builder flag of this name."""
+        return flag in self.module.BuilderFlag.__members__
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether precision must stand in the network: no flag lowers it."""
+        return not self.has_flag("FP16")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Values of the option ``precision`` that work."""
+        has_bf16 = self.has_flag("BF16") or (
+            self.strongly_typed and "BF16" in self.module.DataType.__members__
+        )
+        return ("fp32", "fp16", "bf16") if has_bf16 else ("fp32", "fp16")
+
+    @property
+    def network_flags(self) -> int:
+        """Flags of a network, by name: their numbers differ between versions."""
+        known = self.module.NetworkDefinitionCreationFlag.__members__
+        wanted = ["EXPLICIT_BATCH", *(["STRONGLY_TYPED"] if self.strongly_typed else [])]
+        flags = 0
+        for name in wanted:
+            if name in known:
+                flags |= 1 << int(known[name])
+        return flags
+
+    @property
+    def has_optimization_level(self) -> bool:
+        """Whether the builder's effort can be set."""
+        return hasattr(self.module.IBuilderConfig, "builder_optimization_level")
+
+    @property
+    def has_timing_cache(self) -> bool:
+        """Whether builds can share what they timed; TensorRT-RTX times nothing."""
+        has_runtime_cache = hasattr(self.module, "IRuntimeCache")
+        return hasattr(self.module.IBuilderConfig, "set_timing_cache") and not has_runtime_cache
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether engines can be built for other GPUs, or without one."""
+        return hasattr(self.module.IBuilderConfig, "set_compute_capability")
+
+    @property
+    def has_int64(self) -> bool:
+        """Whether int64 is more than a name for int32."""
+        return "INT64" in self.module.DataType.__members__
+
+    @property
+    def shares_profiles(self) -> bool:
+        """Whether several contexts may use one profile; before 8.6 each needs its own."""
+        asked_for = hasattr(self.module, "PreviewFeature") and (
+            "PROFILE_SHARING_0806" in self.module.PreviewFeature.__members__
+        )
+        return asked_for or not hasattr(self.module.IExecutionContext, "execute_async_v2")
+
+    # -- objects of the process --------------------------------------------------------------
+
+    def builder(self) -> Any:
+        """Return the builder; it is not thread-safe: hold `lock`.
+
+        Raises
+        ------
+        EngineNotAvailable
+            TensorRT cannot use the GPU, or there is none.
+        """
+        if self._builder is None:
+            self._builder = self._make(self.module.Builder)
+            plugins = getattr(self.module, "init_libnvinfer_plugins", None)
+            if plugins is not None:
+                plugins(self.logger, "")
+        return self._builder
+
+    def runtime(self) -> Any:
+        """Return the runtime, which outlives all engines.
+
+        Raises
+        ------
+        EngineNotAvailable
+            TensorRT cannot use the GPU, or there is none.
+        """
+        if self._runtime is None:
+            self._runtime = immortal(self._make(self.module.Runtime))
+        return self._runtime
+
+    def _make(self, kind: Any) -> Any:
+        with self.logger.collecting(quiet=True) as messages:
+            try:
+                made = kind(self.logger)
+            except TypeError:  # how a null pointer comes out of the bindings
+                made = None
+        if made is None:
+            raise EngineNotAvailable(f"{self.version} cannot start: {summary(messages)}")
+        return made
+
+
+def installed(name: str) -> bool:
+    """Say whether a module is there, without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
+_apis: dict[str, Api] = {}
+_apis_lock = threading.Lock()
+
+
+def api(name: str) -> Api:
+    """Return the one `Api` of a module.
+
+    Raises
+    ------
+    EngineNotAvailable
+        The module is not installed, cannot be loaded or is too old.
+    """
+    with _apis_lock:
+        if name not in _apis:
+            _apis[name] = Api(name)
+        return _apis[name]
+
+
+def immortal(value: Any) -> Any:
+    """Keep an object until the process ends: its C++ side is called during the exit."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+    return value
+
+
+def _import(name: str) -> Any:
+    if not installed(name):
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise EngineNotAvailable(
+            f"the package {name} is not installed (Python {version}): {_INSTALL[name]}"
+        )
+    _cuda.preload_libraries()
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineNotAvailable(f"the package {name} cannot be loaded: {error}") from error
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def _logger(trt: Any) -> Any:
+    """Return a logger that hands messages to Python's logging, and to who collects them."""
+    return type("Logger", (trt.ILogger,), {**_logger_members(trt)})()
+
+
+def _logger_members(trt: Any) -> dict[str, Any]:
+    levels = (logging.WARNING, logging.WARNING, logging.INFO, logging.DEBUG)
+
+    def __init__(self: Any) -> None:  # noqa: N807
+        trt.ILogger.__init__(self)
+        self.collectors = []
+
+    def log_message(self: Any, severity: Any, text: str) -> None:
+        rank = int(severity.value)
+        if rank >= len(levels):
+            return
+        quiet = False
+        for messages, is_quiet in tuple(self.collectors):
+            quiet |= is_quiet
+            if rank <= 2:
+                messages.append((rank, str(text)))
+        log.log(logging.DEBUG if quiet else levels[rank], "%s", text)
+
+    @contextmanager
+    def collecting(self: Any, *, quiet: bool = False) -> Iterator[list[tuple[int, str]]]:
+        """Collect errors and warnings, of all threads: TensorRT logs on threads of its own."""
+        collector: tuple[list[tuple[int, str]], bool] = ([], quiet)
+        self.collectors.append(collector)
+        try:
+            yield collector[0]
+        finally:
+            self.collectors.remove(collector)
+
+    return {"__init__": __init__, "log": log_message, "collecting": collecting}
+
+
+def summary(messages: list[tuple[int, str]]) -> str:
+    """Return the first error of collected messages, or else the last warning, as one sentence."""
+    errors = [text for rank, text in messages if rank <= 1]
+    warnings = [text for rank, text in messages if rank == 2]
+    chosen = errors[:1] or warnings[-1:] or ["it gives no reason"]
+    return sentence(chosen[0])
+
+
+def sentence(text: str) -> str:
+    """Return NVIDIA's words on one line, without source positions and assertions."""
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith("Invalid Node - ")]
+    joined = " ".join(kept) or text.strip()
+    quoted = re.search(r'&& "([^"]+)"', joined)
+    if quoted:
+        joined = quoted.group(1)
+    joined = re.sub(r"^(\[\w[^\]]*\] )|^Assertion failed: ", "", joined)
+    return joined if len(joined) <= MAX_MESSAGE else joined[: MAX_MESSAGE - 1] + "…"
+
+
+def failed(what: str, messages: list[tuple[int, str]]) -> EngineError:
+    """Return the error that says what TensorRT could not do, and its own reason."""
+    return EngineError(f"{what}: {summary(messages)}")

@@ -1,0 +1,234 @@
+"""float16 and bfloat16: which operators stay in float32, and networks that say so themselves.
+
+TensorRT 8.5 to 10 lower the precision by a flag; newer ones, and TensorRT-RTX, compute in the types
+that stand in the network (`strongly_typed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ..errors import EngineError
+
+LARGE = frozenset(
+    {"CumSum", "Exp", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+     "Log", "LogSoftmax", "LpNormalization", "Pow", "ReduceL1", "ReduceL2", "ReduceLogSum",
+     "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softplus",
+     "Sqrt"}
+)  # fmt: skip
+"""Operators whose results, or sums on the way to them, easily lie beyond 65504."""
+
+FLOAT32_ONLY = frozenset(
+    {"ArgMax", "ArgMin", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "EyeLike",
+     "Multinomial", "NonMaxSuppression", "QuantizeLinear", "RandomNormal", "RandomNormalLike",
+     "RandomUniform", "RandomUniformLike", "Range", "Resize", "TopK"}
+)  # fmt: skip
+"""Operators of which ONNX wants float32, or whose results are places and not numbers."""
+
+LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+LARGEST_FLOAT16 = 65504.0
+
+
+def float32_nodes(proto: onnx.ModelProto, decomposed_nodes: Iterable[str] = ()) -> frozenset[str]:
+    """Return the names of the nodes whose results are kept in float32."""
+    large = {node.name for node in proto.graph.node if node.op_type in LARGE}
+    return frozenset(large.union(decomposed_nodes))
+
+
+# -- operators that older parsers do not read --------------------------------------------------
+
+
+def decomposed(
+    proto: onnx.ModelProto, supports: Callable[[str], bool]
+) -> tuple[onnx.ModelProto, frozenset[str]]:
+    """Return the model without operators that the parser lacks, where others can say the same.
+
+    Returns
+    -------
+    model : onnx.ModelProto
+        The same object when there is nothing to do.
+    names : frozenset of str
+        The nodes that stand for a normalisation.
+    """
+    kinds = {node.op_type for node in proto.graph.node}
+    if "LayerNormalization" not in kinds or supports("LayerNormalization"):
+        return proto, frozenset()
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    del model.graph.node[:]
+    names: set[str] = set()
+    for node in proto.graph.node:
+        if node.op_type != "LayerNormalization" or len(node.output) > 1:
+            model.graph.node.append(node)
+            continue
+        parts = _layer_normalization(model, node)
+        names.update(part.name for part in parts)
+        model.graph.node.extend(parts)
+    return model, frozenset(names)
+
+
+def _layer_normalization(model: onnx.ModelProto, node: NodeProto) -> list[NodeProto]:
+    attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    axis = attrs.get("axis", -1)
+    if axis >= 0:
+        return [node]  # which axes these are needs the rank
+    axes = list(range(axis, 0))
+    dtype = _element_types(model).get(node.input[0], TensorProto.FLOAT)
+    eps, two = f"{node.name}/epsilon", f"{node.name}/two"
+    numpy_type = helper.tensor_dtype_to_np_dtype(dtype)
+    for name, number in ((eps, attrs.get("epsilon", 1e-5)), (two, 2.0)):
+        array = np.asarray(number, numpy_type)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    made: list[NodeProto] = []
+
+    def op(op_type: str, *inputs: str, **given: Any) -> str:
+        name = f"{node.name}/{op_type}{len(made)}"
+        made.append(helper.make_node(op_type, inputs, [name], name=name, **given))
+        return name
+
+    mean = op("ReduceMean", node.input[0], axes=axes, keepdims=1)
+    centred = op("Sub", node.input[0], mean)
+    variance = op("ReduceMean", op("Pow", centred, two), axes=axes, keepdims=1)
+    result = op("Div", centred, op("Sqrt", op("Add", variance, eps)))
+    for index, op_type in ((1, "Mul"), (2, "Add")):
+        if len(node.input) > index and node.input[index]:
+            result = op(op_type, result, node.input[index])
+    made[-1].output[0] = node.output[0]
+    return made
+
+
+def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return ONNX's element type of every tensor, as far as ONNX infers it."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        types[info.name] = info.type.tensor_type.elem_type
+    return types
+
+
+# -- networks that carry their precision -------------------------------------------------------
+
+
+def strongly_typed(
+    proto: onnx.ModelProto, weights: Mapping[str, Any], precision: str
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return a model that computes in `precision`, with the inputs and outputs it had.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model; its weights are external data.
+    weights : mapping of str to array
+        The weights by name.
+    precision : {"fp16", "bf16"}
+        What to compute in, except for operators in `LARGE` and `FLOAT32_ONLY`.
+
+    Returns
+    -------
+    model : onnx.ModelProto
+        A new model.
+    weights : dict of str to array
+        The weights that it reads; bfloat16 ones as 16-bit integers of the same bits.
+
+    Raises
+    ------
+    EngineError
+        The model has a loop or a branch.
+    """
+    if any(a.type == onnx.AttributeProto.GRAPH for n in proto.graph.node for a in n.attribute):
+        raise EngineError(f"precision={precision!r} is not available for models with loops")
+    return _Lowering(proto, weights, precision).run()
+
+
+class _Lowering:
+    """Every float32 tensor has two names: its own, and one in the lower precision."""
+
+    def __init__(self, proto: onnx.ModelProto, weights: Mapping[str, Any], precision: str) -> None:
+        self.proto, self.precision, self.type = proto, precision, LOW_TYPES[precision]
+        self.weights = dict(weights)
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(proto)
+        del self.model.graph.node[:]
+        self.initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self.floats = {n for n, t in _element_types(proto).items() if t == TensorProto.FLOAT}
+        self.made: set[str] = {info.name for info in proto.graph.input}
+        self.made.update(self.initializers)
+
+    def run(self) -> tuple[onnx.ModelProto, dict[str, Any]]:
+        for node in self.proto.graph.node:
+            self._add(node)
+        for info in self.proto.graph.output:
+            self._full(info.name)
+        used = {name for node in self.model.graph.node for name in node.input}
+        used.update(info.name for info in self.model.graph.output)
+        kept = [t for t in self.model.graph.initializer if t.name in used]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(kept)
+        return self.model, {n: a for n, a in self.weights.items() if n in used}
+
+    def _add(self, node: NodeProto) -> None:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        stays = node.op_type in LARGE or node.op_type in FLOAT32_ONLY
+        for index, name in enumerate(node.input):
+            if name in self.floats:
+                # the statistics of a BatchNormalization are small numbers: float32 for them
+                full = stays or (node.op_type == "BatchNormalization" and index > 0)
+                copy.input[index] = self._full(name) if full else self._low(name)
+        for index, name in enumerate(node.output):
+            if name in self.floats and not stays:
+                copy.output[index] = self._low_name(name)
+            self.made.add(copy.output[index])
+        self.model.graph.node.append(copy)
+
+    def _low_name(self, name: str) -> str:
+        return f"{name}/{self.precision}"
+
+    def _full(self, name: str) -> str:
+        if name not in self.made:
+            self._cast(self._low_name(name), name, TensorProto.FLOAT)
+        return name
+
+    def _low(self, name: str) -> str:
+        low = self._low_name(name)
+        if low not in self.made:
+            if name in self.initializers:
+                self._lower_initializer(name, low)
+            else:
+                self._cast(name, low, self.type)
+        return low
+
+    def _cast(self, source: str, target: str, to: int) -> None:
+        label = f"{target}/Cast"
+        self.model.graph.node.append(
+            helper.make_node("Cast", [source], [target], name=label, to=to)
+        )
+        self.made.add(target)
+
+    def _lower_initializer(self, name: str, low: str) -> None:
+        tensor = TensorProto()
+        tensor.CopyFrom(self.initializers[name])
+        tensor.name, tensor.data_type = low, self.type
+        if name in self.weights:
+            self.weights[low] = _lowered(self.weights[name], self.precision)
+        else:
+            tensor.ClearField("float_data")
+            array = numpy_helper.to_array(self.initializers[name])
+            tensor.raw_data = _lowered(array, self.precision).tobytes()
+        self.model.graph.initializer.append(tensor)
+        self.made.add(low)
+
+
+def _lowered(array: Any, precision: str) -> Any:
+    """Return an array in the lower precision; numbers that are too large become the largest."""
+    if precision == "fp16":
+        return np.clip(array, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    return (rounded >> 16).astype(np.uint16).reshape(np.shape(array))

@@ -1,0 +1,253 @@
+"""The TensorRT engine: parts on NVIDIA GPUs. ``tensorrt_rtx.py`` is the same with another name.
+
+====================  ==================================================
+``_nvidia.py``        what the installed TensorRT can do; its logger
+``_cuda.py``          the GPU, its memory and streams, through pycuda
+``_network.py``       ONNX to a plan: NVIDIA's parser and builder
+``_precision.py``     which operators stay in float32
+``_profiles.py``      which sizes a plan is built for
+``_execution.py``     running a plan
+====================  ==================================================
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ..arrays import numpy_view
+from ..errors import BadOption, EngineError, EngineNotAvailable
+from . import _cuda, _nvidia
+from ._execution import LoadedPlan, close_all
+from ._fallback import BuildError, FallbackEngine
+from ._network import build_plan, refusal
+from ._nvidia import Api
+from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
+
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from .._bridge import Buffer
+    from ..options import Options
+    from . import Engine
+
+log = logging.getLogger("mxtrt")
+
+MAX_PLANS = 8  # of one engine on one GPU: one for each combination of ranks
+
+
+def builder(options: Options) -> TensorRTBuilder:
+    """Return the builder of TensorRT's engines.
+
+    Raises
+    ------
+    EngineNotAvailable
+        TensorRT, pycuda, the driver or the GPU is missing or does not fit.
+    BadOption
+        The installed version lacks what an option asks for.
+    """
+    return available_builder("tensorrt", options)
+
+
+def available_builder(kind: str, options: Options) -> TensorRTBuilder:
+    """Return a builder after making sure that it works here; see `builder`."""
+    if not _nvidia.installed(kind):
+        _nvidia.api(kind)  # says how to install it
+    gpu = _cuda.gpu(options.device)
+    made = TensorRTBuilder(_nvidia.api(kind), options)
+    made.require_gpu(gpu)
+    return made
+
+
+class TensorRTBuilder:
+    """Builds engines with one of NVIDIA's modules; see `Builder`.
+
+    Parameters
+    ----------
+    api : Api
+        Which TensorRT.
+    options : Options
+        Checked against what this TensorRT can do.
+
+    Raises
+    ------
+    BadOption
+        It lacks what an option asks for.
+    """
+
+    def __init__(self, api: Api, options: Options) -> None:
+        self.api, self.kind = api, api.name
+        self._gpu_name = "no GPU"
+        _check_options(api, options)
+
+    def require_gpu(self, gpu: _cuda.Gpu) -> None:
+        """Raise EngineNotAvailable unless TensorRT starts and knows the GPU."""
+        if self.api.has_targets:
+            known = self.api.module.ComputeCapability.__members__
+            major, minor = gpu.capability
+            if f"SM{major}{minor}" not in known:
+                raise EngineNotAvailable(
+                    f"{self.api.version} does not support {gpu.name} (compute capability "
+                    f"{major}.{minor})"
+                )
+        with gpu, self.api.lock:
+            self.api.builder()
+        self._gpu_name = gpu.name
+
+    def __str__(self) -> str:
+        """Return what runs where, for the log."""
+        return f"{self.api.version} on {self._gpu_name}"
+
+    def refuses(self, scratch: onnx.ModelProto) -> str | None:
+        """Return why NVIDIA's parser does not read a scratch model, or None."""
+        return refusal(self.api, scratch)
+
+    def build(
+        self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
+    ) -> Engine:
+        """Build an engine; see `Builder.build`. Without ``strict`` ONNX Runtime stands behind it.
+
+        A model with unknown sizes is built at the first call.
+        """
+        engine = TensorRTEngine(self.api, proto, weights, options)
+        if options.strict:
+            engine.build_known()
+            return engine
+        reason: EngineError | None = None
+        try:
+            engine.build_known()
+        except EngineError as error:
+            reason = error
+        guarded = FallbackEngine(engine, proto, weights, options)
+        if reason is not None:
+            guarded.give_up(reason)
+        return guarded
+
+
+class TensorRTEngine:
+    """One part of a model in TensorRT: a plan for each GPU and each set of sizes that came.
+
+    Parameters
+    ----------
+    api : Api
+        Which TensorRT.
+    proto : onnx.ModelProto
+        The part; its weights are external data.
+    weights : mapping of str to mxnet.nd.NDArray
+        The weights by name; kept only as long as another plan may have to be built.
+    options : Options
+        What the caller asked for.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        proto: onnx.ModelProto,
+        weights: Mapping[str, mx.nd.NDArray],
+        options: Options,
+    ) -> None:
+        self.api, self.kind, self.options = api, api.name, options
+        self._proto = proto
+        self._weights: Mapping[str, mx.nd.NDArray] = weights
+        self._declared = declared_sizes(proto, options.shapes)
+        self._inputs = [info.name for info in proto.graph.input]
+        self._outputs = [info.name for info in proto.graph.output]
+        self._plans: dict[int, tuple[tuple[Profile, LoadedPlan], ...]] = {}
+        self._building = threading.Lock()
+
+    def build_known(self) -> None:
+        """Build the plan now if all sizes are known, on the GPU that the options name.
+
+        Raises
+        ------
+        EngineError
+            TensorRT refuses the part.
+        """
+        profile = known_profile(self._declared)
+        if profile is not None:
+            with self._building:
+                self._build(self.options.device, profile, None)
+
+    def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
+        """Run the part on MXNet's memory; see `Engine.execute`."""
+        if all(0 in buffer.shape for buffer in outputs):
+            return
+        first = outputs[0]
+        device = first.device_id if first.device_type == 2 else self.options.device
+        shapes = [buffer.shape for buffer in inputs]
+        plan = self._find(device, shapes) or self._build_for(device, shapes)
+        plan.execute(inputs, outputs, stream)
+
+    def _find(self, device: int, shapes: Sequence[Shape]) -> LoadedPlan | None:
+        for profile, plan in self._plans.get(device, ()):
+            if profile.covers(shapes):
+                return plan
+        return None
+
+    def _build_for(self, device: int, shapes: Sequence[Shape]) -> LoadedPlan:
+        with self._building:
+            ready = self._find(device, shapes)  # another thread may have been first
+            if ready is not None:
+                return ready
+            known = known_profile(self._declared)
+            if known is not None and known.covers(shapes):
+                return self._build(device, known, None)
+            before = self._same_ranks(device, shapes)
+            generous = seen_profile(self._declared, shapes, before, generous=True)
+            exact = seen_profile(self._declared, shapes, before, generous=False)
+            if before is not None:
+                log.info("%s is built again for %s", self._proto.graph.name, generous)
+            try:
+                return self._build(device, generous, before)
+            except EngineError as error:
+                if generous == exact:
+                    raise BuildError(str(error)) from error
+            try:  # the sizes depend on each other: not all mixtures of them are possible
+                return self._build(device, exact, before)
+            except EngineError as error:
+                raise BuildError(str(error)) from error
+
+    def _same_ranks(self, device: int, shapes: Sequence[Shape]) -> Profile | None:
+        ranks = [len(shape) for shape in shapes]
+        for profile, _ in self._plans.get(device, ()):
+            if [len(sizes) for sizes in profile.inputs] == ranks:
+                return profile
+        return None
+
+    def _build(self, device: int, profile: Profile, before: Profile | None) -> LoadedPlan:
+        """Build a plan and put it in the place of an earlier one, which its last call frees."""
+        gpu = _cuda.gpu(device)
+        views = {name: numpy_view(array) for name, array in self._weights.items()}
+        with gpu:
+            made = build_plan(self.api, self._proto, views, profile, self.options)
+            del views
+            plan = LoadedPlan(
+                self.api,
+                gpu,
+                made,
+                self._inputs,
+                self._outputs,
+                lanes=self.options.contexts,
+                cuda_graph=self.options.cuda_graph,
+            )
+        kept = [(p, loaded) for p, loaded in self._plans.get(device, ()) if p is not before]
+        self._plans[device] = ((profile, plan), *kept)[:MAX_PLANS]
+        return plan
+
+
+def _check_options(api: Api, options: Options) -> None:
+    if options.precision not in api.precisions:
+        known = ", ".join(map(repr, api.precisions))
+        raise BadOption(f"precision={options.precision!r}: {api.version} has {known}")
+    if options.optimization_level is not None and not api.has_optimization_level:
+        raise BadOption(f"optimization_level needs TensorRT 8.6 or newer; this is {api.version}")
+    if options.timing_cache is not None and not api.has_timing_cache:
+        raise BadOption(f"timing_cache: {api.version} has none")
+
+
+atexit.register(close_all)

@@ -10,7 +10,7 @@ from functools import partial
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from .elementwise import binary
+from .elementwise import as_float, binary, single
 
 COMPARISONS = {
     "equal": "Equal", "greater": "Greater", "greater_equal": "GreaterOrEqual", "lesser": "Less",
@@ -47,3 +47,25 @@ def not_equal(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
 def logical_not(onnx: OnnxModel, x: Value) -> str:
     """``logical_not`` -> ``Equal`` to 0."""
     return onnx.cast(onnx.op("Equal", x, onnx.constant(0, x.dtype)), x.dtype)
+
+
+@converts("_contrib_allclose")
+def allclose(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = True,
+) -> str:
+    """``_contrib_allclose`` -> ``|a - b| <= atol + rtol |b|`` or equal, everywhere."""
+    (one, dtype), (two, _) = as_float(onnx, a, "float32"), as_float(onnx, b, "float32")
+    scaled = onnx.op("Mul", onnx.op("Abs", two), onnx.constant(single(rtol), dtype))
+    bound = onnx.op("Add", scaled, onnx.constant(single(atol), dtype))
+    close = onnx.op("LessOrEqual", onnx.op("Abs", onnx.op("Sub", one, two)), bound)
+    close = onnx.op("Or", close, onnx.op("Equal", one, two))  # infinities
+    if equal_nan:
+        both = onnx.op("And", onnx.op("IsNaN", one), onnx.op("IsNaN", two))
+        close = onnx.op("Or", close, both)
+    return onnx.op("ReduceMin", onnx.cast(close, "uint8"), keepdims=0)

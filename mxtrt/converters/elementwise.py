@@ -78,6 +78,12 @@ def constant(onnx: OnnxModel, number: float, dtype: str) -> str:
     return onnx.constant(np.asarray(int(number), "int64").astype(dtype), dtype)
 
 
+def single(number: float) -> float:
+    """Return an attribute as MXNet holds those that it declares as float32."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
+
+
 def as_float(onnx: OnnxModel, x: Value, dtype: str) -> tuple[Operand, str]:
     """Return floats as they are and integers cast to `dtype`, and what type that is."""
     return (x, x.dtype) if x.dtype in FLOATS else (onnx.cast(x, dtype), dtype)
@@ -179,10 +185,11 @@ def add_n(onnx: OnnxModel, first: Value, *others: Value) -> str:
 @converts("clip")
 def clip(onnx: OnnxModel, x: Value, *, a_min: float, a_max: float) -> str:
     """``clip`` -> ``Clip``."""
+    low, high = single(a_min), single(a_max)
     if x.dtype in FLOATS:
-        return onnx.op("Clip", x, constant(onnx, a_min, x.dtype), constant(onnx, a_max, x.dtype))
+        return onnx.op("Clip", x, constant(onnx, low, x.dtype), constant(onnx, high, x.dtype))
     limits = np.iinfo(x.dtype)
-    low, high = (int(np.clip(bound, limits.min, limits.max)) for bound in (a_min, a_max))
+    low, high = (int(min(max(bound, limits.min), limits.max)) for bound in (low, high))
     return onnx.op("Clip", x, onnx.constant(low, x.dtype), onnx.constant(high, x.dtype))
 
 

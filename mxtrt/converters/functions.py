@@ -15,7 +15,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from .elementwise import FLOATS, as_float, from_float
+from .elementwise import FLOATS, as_float, from_float, single
 
 FUNCTIONS = {
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "sigmoid": "Sigmoid",
@@ -104,15 +104,17 @@ def _scaled(factor: float, onnx: OnnxModel, x: Value) -> str:
 
 
 # MXNet holds both factors as float32
-converts("degrees")(partial(_scaled, float32(180) / float32(pi)))
-converts("radians")(partial(_scaled, float32(pi) / float32(180)))
+converts("degrees")(partial(_scaled, float(float32(180) / float32(pi))))
+converts("radians")(partial(_scaled, float(float32(pi) / float32(180))))
 
 
 @converts("_contrib_quadratic")
 def quadratic(onnx: OnnxModel, x: Value, *, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> str:
     """``_contrib_quadratic`` -> ``(a x + b) x + c``."""
     operand, dtype = as_float(onnx, x, "float32")
-    return from_float(onnx, _polynomial(onnx, operand, (a, b, c), dtype), x.dtype)
+    return from_float(
+        onnx, _polynomial(onnx, operand, [single(a), single(b), single(c)], dtype), x.dtype
+    )
 
 
 @converts("smooth_l1")

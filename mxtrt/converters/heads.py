@@ -10,7 +10,7 @@ from numpy import float32
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
-from ..registry import converts
+from ..registry import converts, refuses
 from . import known_rank, shape_vector
 
 
@@ -117,15 +117,4 @@ def softmax_cross_entropy(onnx: OnnxModel, x: Value, label: Value) -> str:
     return onnx.op("Reshape", onnx.op("Neg", total), onnx.ints([1]))
 
 
-@converts("CTCLoss")
-def ctc_loss(
-    onnx: OnnxModel,
-    x: Value,
-    label: Value,
-    *lengths: Value,
-    use_data_lengths: bool = False,
-    use_label_lengths: bool = False,
-    blank_label: str = "first",
-) -> str:
-    """``CTCLoss`` is refused."""
-    raise UnsupportedOp("sums over all alignments of two sequences; ONNX has no such operator")
+refuses("sums over all alignments of two sequences; ONNX has no such operator", "CTCLoss")

@@ -6,6 +6,7 @@ A legacy MXNet tensor has at least one axis: what reduces all of them has the sh
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 from ..errors import UnsupportedOp
 from ..graph import Value
@@ -153,3 +154,28 @@ converts("argmin")(partial(_position, "ArgMin"))
 def argmax_channel(onnx: OnnxModel, x: Value) -> str:
     """``argmax_channel`` -> ``ArgMax`` over axis 1."""
     return onnx.cast(onnx.op("ArgMax", x, axis=1, keepdims=0), x.dtype)
+
+
+@converts("multi_sum_sq")
+def multi_sum_sq(onnx: OnnxModel, *values: Value, num_arrays: int) -> str:
+    """``multi_sum_sq`` -> ``ReduceSumSquare`` of each tensor, in float32."""
+    wide = (v if v.dtype == "float32" else onnx.cast(v, "float32") for v in values)
+    return onnx.op(
+        "Concat", *(reduce(onnx, "ReduceSumSquare", v, None, False) for v in wide), axis=0
+    )
+
+
+@converts("all_finite", "multi_all_finite")
+def all_finite(
+    onnx: OnnxModel, *values: Value, num_arrays: int = 1, init_output: bool = True
+) -> str:
+    """``all_finite`` -> ``ReduceMin`` of what is less than infinite."""
+    if not init_output:
+        raise UnsupportedOp("init_output=False combines with what the output's memory holds before")
+    found = [_finite(onnx, value) for value in values]
+    return found[0] if len(found) == 1 else onnx.op("Min", *found)
+
+
+def _finite(onnx: OnnxModel, x: Value) -> str:
+    finite = onnx.op("Less", onnx.op("Abs", x), onnx.constant(inf, x.dtype))  # NaN is not less
+    return reduce(onnx, "ReduceMin", onnx.cast(finite, "float32"), None, False)

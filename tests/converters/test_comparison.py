@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -53,3 +55,19 @@ def test_number_of_another_precision() -> None:
     # 0.1 is another number in float16, in float32 and in float64
     for dtype in FLOATS:
         check_operator(X == 0.1, {"x": np.array([0.1, 0.2], dtype)})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize(
+    "options", [{}, {"rtol": 0.1}, {"atol": 0.2, "rtol": 0}, {"equal_nan": False}], ids=str
+)
+@mx.util.use_np_shape
+def test_allclose(options: dict[str, Any], dtype: str) -> None:
+    symbol = mx.sym.contrib.allclose(X, Y, **options)
+    one = np.array([[1, 2], [3, 4]], dtype)
+    arrays = [one * np.asarray(1.05).astype(dtype), one, one + np.asarray(0.1).astype(dtype)]
+    if dtype != "int32":
+        arrays.append(np.array([[1, np.nan], [np.inf, -np.inf]], dtype))
+    for a in arrays:
+        for b in arrays:
+            check_operator(symbol, {"x": a, "y": b})

@@ -130,7 +130,7 @@ def test_add_n(count: int, dtype: str) -> None:
     check_operator(symbol, {n: random_array((2, 3), dtype, i) for i, n in enumerate(names)})
 
 
-@pytest.mark.parametrize("bounds", [(-1.5, 2.5), (0.0, 6.0), (-1e12, 1e12), (1.0, 1.0)])
+@pytest.mark.parametrize("bounds", [(-1.7, 2.3), (0.0, 6.0), (-1e30, 1e30), (1.0, 1.0)])
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
 def test_clip(bounds: tuple[float, float], dtype: str) -> None:
     low, high = bounds

@@ -119,10 +119,10 @@ def test_smooth_l1(scalar: float | None, dtype: str) -> None:
     check_operator(mx.sym.smooth_l1(X, **options), {"x": x})
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8"])
 def test_quadratic(dtype: str) -> None:
     x = np.arange(0 if dtype == "uint8" else -3, 4).astype(dtype)
-    check_operator(mx.sym.contrib.quadratic(X, a=1.5, b=2, c=1), {"x": x})
+    check_operator(mx.sym.contrib.quadratic(X, a=1.7, b=2, c=0.1), {"x": x})
     check_operator(mx.sym.contrib.quadratic(X, b=-2), {"x": np.abs(x) * 0})
 
 

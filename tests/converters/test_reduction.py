@@ -145,3 +145,22 @@ def test_any_axes(data: st.DataObject) -> None:
         exclude=data.draw(st.booleans()),
     )
     check_operator(symbol, {"x": shape}, unknown_sizes=False)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_multi_sum_sq(dtype: str) -> None:
+    symbol = mx.sym.multi_sum_sq(X, mx.sym.var("y"), num_arrays=2)
+    check_operator(symbol, {"x": random_array((2, 3), dtype), "y": random_array((5,), dtype)})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("odd", [0, np.nan, np.inf, -np.inf])
+def test_all_finite(dtype: str, odd: float) -> None:
+    x = np.array([[1, 2], [3, odd]], dtype)
+    check_operator(mx.sym.all_finite(X), {"x": x})
+    symbol = mx.sym.multi_all_finite(mx.sym.var("y"), X, num_arrays=2)
+    check_operator(symbol, {"x": x, "y": np.ones(3, dtype)})
+
+
+def test_refused() -> None:
+    check_refused(mx.sym.all_finite(X, init_output=False), {"x": (2, 3)}, "init_output=False")

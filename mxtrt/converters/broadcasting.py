@@ -1,0 +1,53 @@
+"""Repeating axes of size 1."""
+
+from __future__ import annotations
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+from ..onnx_model import OnnxModel
+from ..registry import converts
+from . import known_rank, normalized_axis, shape_vector, size_vector
+
+
+@converts("broadcast_axis")
+def broadcast_axis(
+    onnx: OnnxModel, x: Value, *, axis: tuple[int, ...] = (), size: tuple[int, ...] = ()
+) -> str:
+    """``broadcast_axis`` -> ``Expand``."""
+    if len(axis) != len(size):
+        raise UnsupportedOp(f"axis={axis} and size={size} differ in length")
+    shape = [1] * known_rank(x)
+    for a, n in zip(axis, size):
+        shape[normalized_axis(a, len(shape))] = n
+    return onnx.op("Expand", x, onnx.ints(shape))
+
+
+@converts("broadcast_to")
+def broadcast_to(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...] = ()) -> str:
+    """``broadcast_to`` -> ``Expand``; MXNet's 0 keeps the size of `x`, as ONNX's 1 does."""
+    return onnx.op("Expand", x, onnx.ints(size or 1 for size in shape))
+
+
+@converts("broadcast_like")
+def broadcast_like(
+    onnx: OnnxModel,
+    x: Value,
+    like: Value,
+    *,
+    lhs_axes: tuple[int, ...] | None = None,
+    rhs_axes: tuple[int, ...] | None = None,
+) -> str:
+    """``broadcast_like`` -> ``Expand`` to the shape of the other tensor, or to axes of it."""
+    if lhs_axes is None or rhs_axes is None:
+        return onnx.op("Expand", x, shape_vector(onnx, like))
+    sizes = [onnx.ints([1])] * known_rank(x)
+    for ours, theirs in zip(lhs_axes, rhs_axes):
+        there = normalized_axis(theirs, known_rank(like))
+        sizes[normalized_axis(ours, len(sizes))] = size_vector(onnx, like, there)
+    return onnx.op("Expand", x, onnx.op("Concat", *sizes, axis=0))
+
+
+@converts("_identity_with_attr_like_rhs", ignores=["like"])
+def identity_with_attr_like_rhs(onnx: OnnxModel, x: Value, like: Value) -> str:
+    """``_identity_with_attr_like_rhs`` -> ``Identity``; the shapes are equal."""
+    return onnx.op("Identity", x)

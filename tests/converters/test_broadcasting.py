@@ -1,0 +1,51 @@
+"""Repeating axes of size 1, against MXNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import pytest
+from operators import check_operator, random_array
+
+X, LIKE = mx.sym.var("x"), mx.sym.var("like")
+SHAPE = (1, 2, 3, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64", "uint8"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"axis": 0, "size": 5},
+        {"axis": (0, 3), "size": (2, 4)},
+        {"axis": (3, 0), "size": (1, 7)},
+        {},
+    ],
+    ids=str,
+)
+def test_broadcast_axis(options: dict[str, Any], dtype: str) -> None:
+    check_operator(mx.sym.broadcast_axis(X, **options), {"x": random_array(SHAPE, dtype)})
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3, 4), (0, 0, 0, 4), (1, 2, 0, 1)])
+def test_broadcast_to(shape: tuple[int, ...]) -> None:
+    check_operator(mx.sym.broadcast_to(X, shape=shape), {"x": SHAPE})
+
+
+@pytest.mark.parametrize(
+    ("like", "options"),
+    [
+        ((5, 2, 3, 4), {}),
+        (SHAPE, {}),
+        ((7, 9), {"lhs_axes": (0, 3), "rhs_axes": (1, 0)}),
+        ((7, 9), {"lhs_axes": (-1,), "rhs_axes": (-1,)}),
+        ((7,), {"lhs_axes": 0, "rhs_axes": 0}),
+    ],
+)
+def test_broadcast_like(like: tuple[int, ...], options: dict[str, Any]) -> None:
+    check_operator(mx.sym.broadcast_like(X, LIKE, **options), {"x": SHAPE, "like": like})
+
+
+def test_identity_with_attr_like_rhs() -> None:
+    symbol = mx.sym._internal._identity_with_attr_like_rhs(X, LIKE)
+    check_operator(symbol, {"x": SHAPE, "like": SHAPE})

@@ -1,0 +1,141 @@
+"""Padding, cropping, resizing and preprocessing of images against MXNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import check_operator, random_array
+
+DATA = mx.sym.var("data")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "pad_width"),
+    [
+        ((1, 2, 3, 4), (0, 0, 0, 0, 1, 2, 2, 0)),
+        ((2, 1, 5, 3), (0, 0, 0, 0, 4, 0, 0, 2)),
+        ((1, 2, 3, 4, 2), (0, 0, 0, 0, 1, 2, 3, 0, 1, 1)),
+    ],
+)
+def test_pad(shape: tuple[int, ...], pad_width: tuple[int, ...], dtype: str) -> None:
+    data = {"data": random_array(shape, dtype)}
+    for attrs in (
+        {"mode": "constant"},
+        {"mode": "constant", "constant_value": 3.7},
+        {"mode": "edge"},
+        {"mode": "reflect"},
+    ):
+        check_operator(mx.sym.Pad(DATA, pad_width=pad_width, **attrs), data)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_nearest_up_sampling(scale: int, dtype: str) -> None:
+    symbol = mx.sym.UpSampling(DATA, scale=scale, sample_type="nearest")
+    check_operator(symbol, {"data": random_array((2, 3, 4, 5), dtype)})
+
+
+@pytest.mark.parametrize("mode", ["concat", "sum"])
+def test_nearest_up_sampling_of_several(mode: str) -> None:
+    names = ("data", "same", "final")
+    sizes = ((2, 4), (2, 4), (6, 12))
+    symbol = mx.sym.UpSampling(
+        *map(mx.sym.var, names), scale=3, sample_type="nearest", num_args=3,
+        multi_input_mode=mode,
+    )  # fmt: skip
+    check_operator(symbol, {n: (2, 3, *size) for n, size in zip(names, sizes)})
+    symbol = mx.sym.UpSampling(
+        *map(mx.sym.var, ("point", "data")), scale=4, sample_type="nearest", num_args=2,
+        multi_input_mode=mode,
+    )  # fmt: skip
+    check_operator(symbol, {"point": (2, 3, 1, 1), "data": (2, 3, 2, 2)})
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5])
+def test_bilinear_up_sampling(scale: int) -> None:
+    symbol = mx.sym.UpSampling(
+        DATA, mx.sym.var("weight"), scale=scale, num_filter=3, sample_type="bilinear", num_args=2
+    )
+    kernel = 2 * scale - scale % 2
+    check_operator(symbol, {"data": (2, 3, 4, 5)}, {"weight": (3, 1, kernel, kernel)})
+
+
+RESIZES = [
+    {"height": 5, "width": 7},
+    {"height": 3, "width": 2},
+    {"height": 1, "width": 1},
+    {"height": 4, "width": 1},
+    {"scale_height": 2.0, "scale_width": 1.5},
+    {"scale_height": 0.7, "scale_width": 1.3},
+    {"scale_height": 2.0, "scale_width": 0.6, "mode": "odd_scale"},
+    {"scale_height": 1.4, "scale_width": 3.0, "mode": "odd_scale"},
+    {"mode": "to_even_down"},
+    {"mode": "to_even_up"},
+    {"mode": "to_odd_down"},
+    {"mode": "to_odd_up"},
+]
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("attrs", RESIZES, ids=lambda attrs: "-".join(map(str, attrs.values())))
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 5, 4)])
+def test_bilinear_resize(
+    shape: tuple[int, ...], attrs: dict[str, Any], align_corners: bool
+) -> None:
+    symbol = mx.sym.contrib.BilinearResize2D(DATA, align_corners=align_corners, **attrs)
+    check_operator(symbol, {"data": shape})
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_bilinear_resize_like(align_corners: bool) -> None:
+    symbol = mx.sym.contrib.BilinearResize2D(
+        DATA, mx.sym.var("like"), mode="like", align_corners=align_corners
+    )
+    check_operator(symbol, {"data": (2, 3, 4, 5), "like": (1, 1, 7, 3)})
+    check_operator(symbol, {"data": (2, 3, 4, 5), "like": (1, 1, 1, 9)})
+
+
+def test_float16_resize() -> None:
+    symbol = mx.sym.contrib.BilinearResize2D(DATA, height=5, width=7)
+    check_operator(symbol, {"data": random_array((1, 2, 4, 3), "float16")})
+    symbol = mx.sym.contrib.AdaptiveAvgPooling2D(DATA, output_size=(3, 2))
+    check_operator(symbol, {"data": random_array((1, 2, 4, 3), "float16")})
+
+
+@pytest.mark.parametrize("output_size", [(), 1, 2, 3, (2, 3), (4, 1), (7, 9), (1, 6)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6), (1, 2, 7, 5), (1, 1, 1, 1)])
+def test_adaptive_average_pool(shape: tuple[int, ...], output_size: Any) -> None:
+    symbol = mx.sym.contrib.AdaptiveAvgPooling2D(DATA, output_size=output_size)
+    check_operator(symbol, {"data": shape})
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [{}, {"offset": (1, 2)}, {"center_crop": True}, {"center_crop": True, "offset": (1, 2)}],
+)
+@pytest.mark.parametrize("h_w", [(2, 3), (3, 2), (1, 1), (4, 4)])
+def test_crop(h_w: tuple[int, int], attrs: dict[str, Any]) -> None:
+    symbol = mx.sym.Crop(DATA, num_args=1, h_w=h_w, **attrs)
+    check_operator(symbol, {"data": (2, 3, 5, 7)})
+    symbol = mx.sym.Crop(DATA, mx.sym.var("like"), num_args=2, **attrs)
+    check_operator(symbol, {"data": (2, 3, 5, 7), "like": (1, 1, *h_w)})
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_image(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.integers(1, 9), "size") for _ in range(4))
+    wanted = tuple(data.draw(st.integers(1, 9), "wanted") for _ in range(2))
+    align = data.draw(st.booleans(), "align_corners")
+    check_operator(
+        mx.sym.contrib.BilinearResize2D(
+            DATA, height=wanted[0], width=wanted[1], align_corners=align
+        ),
+        {"data": shape},
+    )
+    check_operator(mx.sym.contrib.AdaptiveAvgPooling2D(DATA, output_size=wanted), {"data": shape})

@@ -21,12 +21,23 @@ def fully_connected(
     no_bias: bool = False,
     flatten: bool = True,
 ) -> str:
-    """``FullyConnected`` -> ``Gemm`` on rows; ``MatMul`` where leading axes are kept."""
-    if flatten:
-        rows = x if x.rank == 2 else onnx.op("Flatten", x, axis=1)
-        return onnx.op("Gemm", rows, weight, bias, transB=1)
-    product = onnx.op("MatMul", x, onnx.op("Transpose", weight, perm=[1, 0]))
-    return product if bias is None else onnx.op("Add", product, bias)
+    """``FullyConnected`` -> ``Gemm`` on rows, between two ``Reshape`` where axes are kept."""
+    # Gemm reads the weight as it is; for MatMul engines would keep a transposed copy
+    rows = x if x.rank == 2 else onnx.op("Flatten", x, axis=1 if flatten else -1)
+    product = onnx.op("Gemm", rows, weight, bias, transB=1)
+    if flatten or x.rank == 2:
+        return product
+    empty = 1 if 0 in (x.shape or ()) else None
+    return onnx.op("Reshape", product, _with_last_size(onnx, x, num_hidden), allowzero=empty)
+
+
+def _with_last_size(onnx: OnnxModel, x: Value, size: int) -> str:
+    """Return the shape of `x` with another last size, as a vector for ``Reshape``."""
+    leading = (None, None) if x.shape is None else x.shape[:-1]
+    if leading.count(None) <= 1 and 0 not in leading:
+        return onnx.ints([*(-1 if n is None else n for n in leading), size])
+    kept = onnx.op("Slice", onnx.op("Shape", x), onnx.ints([0]), onnx.ints([-1]))
+    return onnx.op("Concat", kept, onnx.ints([size]), axis=0)
 
 
 @converts("dot")

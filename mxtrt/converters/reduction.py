@@ -135,13 +135,12 @@ def norm(
 def _position(
     op_type: str, onnx: OnnxModel, x: Value, *, axis: int | None = None, keepdims: bool = False
 ) -> str:
-    if axis is None:
-        flat = onnx.op("Reshape", x, onnx.ints([-1]))
-        found = onnx.op(op_type, flat, axis=0)
+    if axis is None or known_rank(x) == 1:
+        row = onnx.op("Reshape", x, onnx.ints([1, -1]))  # TensorRT needs two axes
+        found = onnx.op(op_type, row, axis=1, keepdims=0)
         if keepdims:
             found = onnx.op("Reshape", found, onnx.ints([1] * known_rank(x)))
     else:
-        keepdims = keepdims or known_rank(x) == 1
         found = onnx.op(op_type, x, axis=axis, keepdims=int(keepdims))
     return onnx.cast(found, x.dtype)
 

@@ -7,6 +7,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from operators import check_operator, check_refused, random_array
 
 DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]
@@ -264,6 +266,47 @@ def test_flat_indices(shape: tuple[int, ...], dtype: str) -> None:
     check_operator(mx.sym.unravel_index(DATA, shape=shape), {"data": flat})
     places = np.array([[1.7, 0, 5], [2, 5, 1], [5, 2, 2]][-len(shape) :], dtype)
     check_operator(mx.sym.ravel_multi_index(DATA, shape=shape), {"data": places})
+
+
+@st.composite
+def cuts(draw: st.DrawFn, size: int) -> tuple[int | None, int | None, int | None]:
+    """Return begin, end and step that take at least one place of an axis."""
+    # begin before the first place, MXNet 1.9.1 reads what lies before the array
+    limits = st.none() | st.integers(-size, size + 2)
+    cut = draw(st.tuples(limits, limits, st.sampled_from([None, 1, 2, 3, -1, -2])))
+    assume(len(range(size)[slice(*cut)]) > 0)
+    return cut
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_slice(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    count = data.draw(st.integers(1, len(shape)))
+    begin, end, step = zip(*(data.draw(cuts(size)) for size in shape[:count]))
+    array = random_array(tuple(shape))
+    check_operator(mx.sym.slice(DATA, begin=begin, end=end, step=step), {"data": array})
+    symbol = mx.sym._internal._slice_assign_scalar(DATA, scalar=5, begin=begin, end=end, step=step)
+    check_operator(symbol, {"data": array}, unknown_sizes=False)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_take_and_pick(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    mode = data.draw(st.sampled_from(["clip", "wrap"]))
+    dtype = data.draw(st.sampled_from(["float32", "int32", "int64", "int8"]))
+    rng = np.random.default_rng(len(shape))
+    array = random_array(tuple(shape))
+    indices = rng.uniform(-9, 9, data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    inputs = {"data": array, "indices": indices.astype(dtype)}
+    check_operator(mx.sym.take(DATA, INDICES, axis=axis, mode=mode), inputs)
+    keepdims = data.draw(st.booleans())
+    rest = np.delete(shape, axis) if len(shape) > 1 else (1,)
+    inputs["indices"] = rng.uniform(-9, 9, rest).astype(dtype)
+    symbol = mx.sym.pick(DATA, INDICES, axis=axis, mode=mode, keepdims=keepdims)
+    check_operator(symbol, inputs)
 
 
 def test_refusals() -> None:

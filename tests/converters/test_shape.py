@@ -7,7 +7,11 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
-from operators import check_operator, check_refused, random_array
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import check_operator, check_refused, random_array, run_mxnet
+
+import mxtrt
 
 DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]
 DATA = mx.sym.var("data")
@@ -51,6 +55,7 @@ ONE_INPUT = [
     (mx.sym.reverse, {"axis": (0, 2)}, (3, 1, 4)),
     (mx.sym.reverse, {"axis": (1,)}, (3, 1, 4)),
     (mx.sym.identity, {}, (2, 3)),
+    (mx.sym.cast_storage, {"stype": "default"}, (2, 3)),
     (mx.sym.shape_array, {}, (2, 1, 3)),
     (mx.sym.size_array, {}, (2, 1, 3)),
 ]
@@ -183,5 +188,85 @@ def test_cast(dtype: str, to: str) -> None:
     check_operator(mx.sym.Cast(DATA, dtype=to), {"data": data}, unknown_sizes=False)
 
 
+def check_partly_known(
+    symbol: mx.sym.Symbol, data: np.ndarray, shape: tuple[int | None, ...]
+) -> None:
+    """Check an operator where only some sizes are known: all of it has to move."""
+    options = {"shapes": {"data": shape}, "min_subgraph_size": 1}
+    assert not mxtrt.explain(symbol, {}, **options).left
+    optimized, _ = mxtrt.optimize(symbol, {}, **options)
+    for want, have in zip(run_mxnet(symbol, {"data": data}), run_mxnet(optimized, {"data": data})):
+        np.testing.assert_array_equal(have, want)
+    mxtrt.release(optimized)
+
+
+@st.composite
+def reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int | None, ...], list[int], bool]:
+    """Return a shape, what is known of it, codes of ``Reshape`` for it, and ``reverse``."""
+    shape = draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=5))
+    known = tuple(n if draw(st.booleans()) else None for n in shape)
+    reverse = draw(st.booleans())
+    sizes, codes = (shape[::-1] if reverse else shape), []
+    axis, may_infer = 0, True
+    while axis < len(sizes):
+        kind = draw(st.sampled_from(["copy", "number", "infer", "merge", "split", "rest"]))
+        if kind == "merge" and axis + 1 < len(sizes):
+            codes.append(-3)
+            axis += 1
+        elif kind == "split":
+            first = draw(st.sampled_from([n for n in (1, 2, 3) if sizes[axis] % n == 0]))
+            pair = [first, sizes[axis] // first]
+            hidden = draw(st.sampled_from([None, 0, 1]))
+            codes += [-4, *(-1 if i == hidden else n for i, n in enumerate(pair))]
+            may_infer = False  # MXNet infers a -1 behind it wrong
+        elif kind == "rest":
+            codes.append(-2)
+            axis = len(sizes)
+        elif kind == "infer" and may_infer:
+            codes.append(-1)
+            may_infer = False
+        else:
+            codes.append(sizes[axis] if kind == "number" else 0)
+        axis += 1
+    return tuple(shape), known, codes[::-1] if reverse else codes, reverse
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(reshapes())
+def test_any_reshape(case: tuple[Any, ...]) -> None:
+    shape, known, codes, reverse = case
+    symbol = mx.sym.Reshape(DATA, shape=codes, reverse=reverse)
+    check_partly_known(symbol, random_array(shape), known)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_repeat_tile_and_swap(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    known = tuple(n if data.draw(st.booleans()) else None for n in shape)
+    axes = st.integers(-len(shape), len(shape) - 1)
+    repeats = st.integers(1, 3)
+    # beyond two tiled axes MXNet 1.9.1 leaves the output unwritten
+    reps = st.lists(st.integers(1, 3), max_size=5).filter(
+        lambda reps: reps.count(1) > len(reps) - 3
+    )
+    array = random_array(tuple(shape))
+    for symbol in [
+        mx.sym.repeat(DATA, repeats=data.draw(repeats), axis=data.draw(st.none() | axes)),
+        mx.sym.tile(DATA, reps=data.draw(reps)),
+        mx.sym.SwapAxis(DATA, dim1=data.draw(axes), dim2=data.draw(axes)),
+        mx.sym.stack(DATA, DATA + 1, axis=data.draw(st.integers(-len(shape) - 1, len(shape)))),
+        mx.sym.transpose(DATA, axes=data.draw(st.permutations(range(len(shape))))),
+    ]:
+        check_partly_known(symbol, array, known)
+
+
 def test_refusals() -> None:
+    check_refused(mx.sym.Reshape(DATA, shape=()), {"data": (2, 3)}, "shape=() leaves the new shape")
+    check_refused(
+        mx.sym.Cast(DATA, dtype="bfloat16"), {"data": (2, 3)}, "dtype='bfloat16' is a type that"
+    )
+    check_refused(
+        mx.sym.cast_storage(DATA, stype="csr"), {"data": (2, 3)}, "stype='csr' makes a sparse array"
+    )
     check_refused(mx.sym.Reshape(DATA, shape=(-2, -1)), {"data": (2, 3)}, "a -1 behind -2 or -4")

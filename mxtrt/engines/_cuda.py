@@ -153,6 +153,12 @@ class Gpu:
             raise EngineError(f"{nbytes >> 20} MiB of memory cannot be pinned: {error}") from error
         return pinned
 
+    @staticmethod
+    def unpin(pinned: np.ndarray[Any, Any]) -> None:
+        """Free pinned memory now, whoever still holds the array."""
+        base: Any = pinned.base
+        base.free()
+
     def memory(self) -> tuple[int, int]:
         """Return the free and the total bytes of device memory."""
         free, total = self._drv.mem_get_info()

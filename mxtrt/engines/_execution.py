@@ -328,7 +328,7 @@ class Staging:
         """Free both; the GPU must be current."""
         if self._pinned is not None:
             self._host = None
-            self._pinned.base.free()
+            self.gpu.unpin(self._pinned)
         if self._device is not None:
             self._device.free()
         self._pinned = self._device = None

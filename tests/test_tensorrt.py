@@ -1,0 +1,845 @@
+"""TensorRT without a GPU: options, sizes, NVIDIA's parser and builder, and running on a stand-in.
+
+Parsing and building use TensorRT-RTX, which needs no GPU for that. `FakeGpu` and `FakeEngine` have
+the calls of pycuda and TensorRT that mxtrt uses, on the memory of this machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import mxnet as mx
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import mxtrt
+from mxtrt.arrays import TYPE_FLAGS, numpy_view
+from mxtrt.engines import _copies, _cuda, _execution, _network, _nvidia, _precision, tensorrt
+from mxtrt.engines._fallback import BuildError, FallbackEngine
+from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
+from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
+from mxtrt.onnx_model import export_onnx
+from mxtrt.options import Options, read_options
+from mxtrt.params import read_params
+from mxtrt.partition import partition
+from mxtrt.symbol import read_symbol
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def rtx() -> _nvidia.Api:
+    return _nvidia.api("tensorrt_rtx")
+
+
+def convnet(batch: int | None = 2) -> tuple[mx.sym.Symbol, dict, dict]:
+    data = mx.sym.var("data")
+    x = mx.sym.Convolution(data, kernel=(3, 3), num_filter=8, pad=(1, 1), name="conv")
+    x = mx.sym.BatchNorm(x, fix_gamma=False, name="bn")
+    x = mx.sym.Activation(x, act_type="relu", name="relu")
+    x = mx.sym.Pooling(x, global_pool=True, pool_type="avg", kernel=(1, 1), name="pool")
+    x = mx.sym.FullyConnected(x, num_hidden=5, name="fc")
+    net = mx.sym.softmax(x, name="out")
+    rng = np.random.default_rng(0)
+    shapes = {"conv_weight": (8, 3, 3, 3), "conv_bias": (8,), "bn_gamma": (8,), "bn_beta": (8,),
+              "fc_weight": (5, 8), "fc_bias": (5,)}  # fmt: skip
+    args = {n: mx.nd.array(rng.uniform(0.1, 1, s)) for n, s in shapes.items()}
+    aux = {n: mx.nd.array(rng.uniform(0.5, 1, 8)) for n in ("bn_moving_mean", "bn_moving_var")}
+    return net, args, aux
+
+
+def exported(symbol, params, shapes, **options):
+    checked = read_options(shapes, **options)
+    graph = read_symbol(symbol, read_params(params).arrays, checked)
+    proto, model = export_onnx(partition(graph, checked).parts[0])
+    return proto, model.weights, checked
+
+
+def one_node(op: str, inputs, outputs, initializers=(), **attrs) -> onnx.ModelProto:
+    info = helper.make_tensor_value_info
+    names = [name for name, _, _ in inputs] + [tensor.name for tensor in initializers]
+    node = helper.make_node(op, names, [name for name, _, _ in outputs], name="node", **attrs)
+    graph = helper.make_graph(
+        [node], "g", [info(*i) for i in inputs], [info(*o) for o in outputs], list(initializers)
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"engine": "tensort"}, "did you mean 'tensorrt'"),
+        ({"precision": "float16"}, "precision='float16' is none of 'fp32', 'fp16', 'bf16'"),
+        ({"workspace": 0}, "workspace=0 must be an integer of at least 1"),
+        ({"workspace": "1G"}, "workspace='1G' must be an integer"),
+        ({"optimization_level": 6}, "from 0 to 5"),
+        ({"tf32": 1}, "tf32=1 must be True or False"),
+        ({"cuda_graph": "yes"}, "cuda_graph='yes' must be True, False or None"),
+        ({"timing_cache": 3}, "timing_cache=3 must be a path"),
+        ({"contexts": 0}, "contexts=0 must be an integer of at least 1"),
+        ({"device": -1}, "device=-1 must be an integer of at least 0"),
+        ({"engine": "onnxruntime", "precision": "fp16"}, "needs engine='tensorrt'"),
+    ],
+)
+def test_bad_options(options, sentence):
+    net, args, aux = convnet()
+    with pytest.raises(BadOption) as caught:
+        mxtrt.optimize(net, (args, aux), **options)
+    assert sentence in str(caught.value)
+
+
+def test_explain_takes_the_same_options():
+    net, args, aux = convnet()
+    report = mxtrt.explain(
+        net, (args, aux), engine="onnxruntime", tf32=False, workspace=1 << 20, cuda_graph=False,
+        contexts=2, device=0, optimization_level=3, timing_cache="cache",
+    )  # fmt: skip
+    assert report.engine == "onnxruntime"
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "tensorrt_rtx"])
+def test_without_the_package(kind, monkeypatch):
+    monkeypatch.setattr(_nvidia, "installed", lambda name: False)
+    monkeypatch.setattr(_nvidia, "_apis", {})
+    net, args, aux = convnet()
+    with pytest.raises(EngineNotAvailable, match=f"{kind} is not installed .*pip install"):
+        mxtrt.optimize(net, (args, aux), engine=kind)
+
+
+def test_auto_without_tensorrt_says_why(monkeypatch, caplog):
+    monkeypatch.setattr(_nvidia, "installed", lambda name: False)
+    monkeypatch.setattr(_nvidia, "_apis", {})
+    net, args, aux = convnet()
+    with caplog.at_level(logging.INFO, "mxtrt"):
+        assert mxtrt.explain(net, (args, aux)).engine == "onnxruntime"
+    lines = [r.getMessage() for r in caplog.records if "engine='auto'" in r.getMessage()]
+    assert len(lines) == 1
+    assert "takes onnxruntime" in lines[0]
+    assert "tensorrt is not installed" in lines[0]
+
+
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(_nvidia, "installed", lambda name: True)
+    monkeypatch.setattr(_cuda, "_driver_module", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    net, args, aux = convnet()
+    with pytest.raises(EngineNotAvailable, match="pycuda is not installed"):
+        mxtrt.optimize(net, (args, aux), engine="tensorrt")
+
+
+@needs_rtx
+def test_options_that_the_version_lacks(rtx):
+    with pytest.raises(BadOption, match=r"timing_cache: TensorRT-RTX .* has none"):
+        tensorrt.TensorRTBuilder(rtx, Options(timing_cache="x"))
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def test_unknown_sizes_follow_the_calls():
+    declared = ((None, 3, None),)
+    first = seen_profile(declared, [(5, 3, 7)], None, generous=True)
+    assert first.inputs == (((1, 5, 8), (3, 3, 3), (7, 7, 7)),)
+    assert first.covers([(8, 3, 7)])
+    assert not first.covers([(9, 3, 7)])
+    assert not first.covers([(5, 3)])
+    second = seen_profile(declared, [(9, 3, 20)], first, generous=True)
+    assert second.inputs == (((1, 9, 16), (3, 3, 3), (7, 20, 32)),)
+    third = seen_profile(declared, [(2, 3, 5)], second, generous=True)
+    assert third.inputs == (((1, 9, 16), (3, 3, 3), (4, 20, 32)),)
+    assert all(third.covers([shape]) for shape in [(5, 3, 7), (9, 3, 20), (2, 3, 5)])
+    exact = seen_profile(declared, [(9, 3, 20)], first, generous=False)
+    assert exact.inputs == (((1, 9, 9), (3, 3, 3), (7, 20, 20)),)
+
+
+def test_a_batch_of_one_is_static():
+    assert seen_profile(((None, 3),), [(1, 3)], None, generous=True).is_static
+
+
+def test_unknown_ranks_and_no_ranks():
+    profile = seen_profile((None, ()), [(4, 2), ()], None, generous=True)
+    assert profile.inputs == (((1, 4, 4), (2, 2, 2)), ())
+    assert profile.corners(1) == ((), (), ())
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(ShapesDisagree, match="axis 1 of an input is 4, but was fixed to 3"):
+        seen_profile(((None, 3),), [(1, 4)], None, generous=True)
+    with pytest.raises(ShapesDisagree, match="takes 2 dimensions"):
+        seen_profile(((None, 3),), [(1, 3, 1)], None, generous=True)
+    with pytest.raises(EngineError, match="no elements"):
+        seen_profile(((None, 3),), [(0, 3)], None, generous=True)
+
+
+def test_ranges_are_profiles():
+    net, args, aux = convnet()
+    proto, _, options = exported(net, (args, aux), {"data": ((1, 8, 32), 3, 16, 16)})
+    declared = declared_sizes(proto, options.shapes)
+    profile = known_profile(declared)
+    assert profile is not None
+    assert profile.corners(0) == ((1, 3, 16, 16), (8, 3, 16, 16), (32, 3, 16, 16))
+    wider = seen_profile(declared, [(40, 3, 16, 16)], profile, generous=True)
+    assert wider.inputs[0][0] == (1, 40, 64)
+    assert str(profile) == "(1..8..32, 3, 16, 16)"
+
+
+# -- NVIDIA's parser and builder ---------------------------------------------------------------
+
+
+def build(api, symbol, params, shapes, **options):
+    proto, weights, checked = exported(symbol, params, shapes, engine="tensorrt_rtx", **options)
+    profile = known_profile(declared_sizes(proto, checked.shapes))
+    views = {name: numpy_view(array) for name, array in weights.items()}
+    return _network.build_plan(api, proto, views, profile, checked, ("SM86",))
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("batch", [2, (1, 4, 8)])
+def test_builds_without_a_gpu(rtx, precision, batch):
+    net, args, aux = convnet()
+    plan = build(rtx, net, (args, aux), {"data": (batch, 3, 16, 16)}, precision=precision)
+    assert plan.nbytes > 1000
+
+
+@needs_rtx
+@pytest.mark.parametrize("limit", [0, 1 << 30], ids=["file", "embedded"])
+def test_weights_reach_parsers_that_take_none_in_memory(rtx, limit, monkeypatch):
+    net, args, aux = convnet()
+    proto, weights, _ = exported(net, (args, aux), {"data": (2, 3, 16, 16)})
+    views = {name: numpy_view(array) for name, array in weights.items()}
+    real, seen = rtx.module.OnnxParser, []
+
+    class Old:
+        """A parser without load_initializer, as before TensorRT 10.13."""
+
+        def __init__(self, definition, logger):
+            self.parser = real(definition, logger)
+            self.num_errors = 0
+            self.supports_operator = self.parser.supports_operator
+
+        def parse(self, model, *path):
+            seen.append(len(model))
+            return self.parser.parse(model, *path)
+
+    monkeypatch.setattr(rtx, "module", SimpleNamespace(**{**vars(rtx.module), "OnnxParser": Old}))
+    monkeypatch.setattr(_network, "EMBEDDED", limit)
+    with rtx.lock:
+        network = _network.parse(rtx, proto, views)
+    assert network.definition.num_outputs == 1
+    assert len(seen) == 1
+
+
+@needs_rtx
+def test_refusals_are_nvidias_words(rtx):
+    f, i = TensorProto.FLOAT, TensorProto.INT64
+    reason = _network.refusal(rtx, one_node("NonZero", [("x", f, [3, 4])], [("y", i, None)]))
+    assert reason is not None
+    assert reason.startswith("TensorRT-RTX: ")
+    assert "NonZero" in reason
+    assert _network.refusal(rtx, one_node("Relu", [("x", f, [3, None])], [("y", f, None)])) is None
+    assert _network.refusal(rtx, one_node("Relu", [("x", f, None)], [("y", f, None)])) is None
+
+
+@needs_rtx
+def test_dtypes_that_tensorrt_lacks(rtx):
+    d, f, b = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT8
+    double = one_node("Add", [("x", d, [3]), ("y", d, [3])], [("z", d, [3])])
+    assert _network.refusal(rtx, double) == "float64: TensorRT-RTX computes in float32 at most"
+    cast = one_node("Cast", [("x", f, [3])], [("z", d, [3])], to=d)
+    assert "float64" in str(_network.refusal(rtx, cast))
+    assert "int8" in str(_network.refusal(rtx, one_node("Relu", [("x", b, [3])], [("z", b, [3])])))
+
+
+@needs_rtx
+def test_scratch_weights_need_no_values(rtx):
+    f = TensorProto.FLOAT
+    weight = TensorProto(name="w", data_type=f, dims=[8, 3, 3, 3])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="mxtrt-weights")
+    conv = one_node("Conv", [("x", f, [1, 3, 8, 8])], [("y", f, None)], [weight])
+    assert _network.refusal(rtx, conv) is None
+
+
+@needs_rtx
+def test_shapes_that_come_as_data_are_refused(rtx):
+    f, i = TensorProto.FLOAT, TensorProto.INT64
+    reshape = one_node("Reshape", [("x", f, [3, 4]), ("s", i, [2])], [("y", f, None)])
+    assert "would decide about shapes" in str(_network.refusal(rtx, reshape))
+
+
+@needs_rtx
+def test_partition_asks_nvidias_parser(rtx):
+    net, args, aux = convnet()
+    options = read_options({"data": (2, 3, 16, 16)}, engine="tensorrt_rtx")
+    builder = tensorrt.TensorRTBuilder(rtx, options)
+    graph = read_symbol(net, read_params((args, aux)).arrays, options)
+    assert not partition(graph, options, builder.refuses).left
+
+
+@needs_rtx
+def test_a_broken_model_is_an_engine_error(rtx):
+    model = one_node("Foo", [("x", TensorProto.FLOAT, [2])], [("y", TensorProto.FLOAT, [2])])
+    profile = Profile((((2, 2, 2),),))
+    with pytest.raises(EngineError, match="Plugin not found"):
+        _network.build_plan(rtx, model, {}, profile, Options(), ("SM86",))
+
+
+@needs_rtx
+def test_plans_need_a_gpu_to_run(rtx):
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    with pytest.raises((EngineError, EngineNotAvailable)):
+        _execution.LoadedPlan(rtx, FakeGpu(), b"no plan", ["x"], ["y"])
+
+
+def has_gpu() -> bool:
+    try:
+        _cuda.driver()
+    except EngineNotAvailable:
+        return False
+    return True
+
+
+# -- precision ---------------------------------------------------------------------------------
+
+
+def run_onnx(model: onnx.ModelProto, feed):
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, feed)
+
+
+def layer_norm_model() -> onnx.ModelProto:
+    f = TensorProto.FLOAT
+    rng = np.random.default_rng(1)
+    tensors = [numpy_helper.from_array(rng.random(16, np.float32), n) for n in ("gamma", "beta")]
+    return one_node(
+        "LayerNormalization", [("x", f, ["n", 4, 16])], [("y", f, ["n", 4, 16])], tensors,
+        axis=-1, epsilon=1e-5,
+    )  # fmt: skip
+
+
+def test_layer_normalization_for_parsers_without_it():
+    model = layer_norm_model()
+    same, names = _precision.decomposed(model, lambda op: True)
+    assert same is model
+    assert not names
+    other, names = _precision.decomposed(model, lambda op: False)
+    onnx.checker.check_model(other)
+    assert names == {node.name for node in other.graph.node}
+    x = np.random.default_rng(2).normal(3, 5, (2, 4, 16)).astype("float32")
+    want, have = run_onnx(model, {"x": x})[0], run_onnx(other, {"x": x})[0]
+    np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_strong_types_keep_inputs_and_outputs(precision):
+    net, args, aux = convnet()
+    proto, weights, _ = exported(net, (args, aux), {"data": (2, 3, 16, 16)})
+    views = {name: numpy_view(array) for name, array in weights.items()}
+    model, lowered = _precision.strongly_typed(proto, views, precision)
+    for before, after in ((proto.graph.input, model.graph.input),
+                          (proto.graph.output, model.graph.output)):  # fmt: skip
+        assert [i.SerializeToString() for i in before] == [i.SerializeToString() for i in after]
+    embedded = _network._embedded(model, lowered)
+    # opset 17 has no bfloat16 convolution, but NVIDIA's parser reads one
+    onnx.checker.check_model(embedded, full_check=precision == "fp16")
+    if precision == "fp16":  # ONNX Runtime's CPU has no bfloat16 convolution
+        x = np.random.default_rng(3).random((2, 3, 16, 16), np.float32)
+        want = run_onnx(_network._embedded(proto, views), {"data": x})[0]
+        have = run_onnx(embedded, {"data": x})[0]
+        np.testing.assert_allclose(have, want, atol=2e-3)
+
+
+def test_large_numbers_stay_in_float32():
+    model, _ = _precision.strongly_typed(layer_norm_model(), {}, "fp16")
+    types = {t.data_type for t in model.graph.initializer}
+    assert types == {TensorProto.FLOAT}
+    x = np.random.default_rng(4).normal(0, 3e5, (1, 4, 16)).astype("float32")
+    np.testing.assert_array_equal(run_onnx(model, {"x": x}), run_onnx(layer_norm_model(), {"x": x}))
+
+
+def test_lowering_rounds_and_saturates():
+    values = np.array([1e30, -1e30, 1.0, 0.1], np.float32)
+    assert np.isfinite(_precision._lowered(values, "fp16")).all()
+    bits = _precision._lowered(values, "bf16").astype(np.uint32) << 16
+    np.testing.assert_allclose(bits.view(np.float32), values, rtol=2**-8)
+
+
+# -- running, on a stand-in for CUDA and TensorRT ----------------------------------------------
+
+
+class FakeMemory:
+    def __init__(self, nbytes: int) -> None:
+        self.array = np.zeros(nbytes, np.uint8)
+        self.freed = False
+
+    def __int__(self) -> int:
+        assert not self.freed
+        return self.array.ctypes.data
+
+    def free(self) -> None:
+        assert not self.freed
+        self.freed = True
+
+
+class FakeGpu:
+    """pycuda on this machine's memory; counts what is allocated."""
+
+    errors = (RuntimeError,)
+    index, name = 0, "a stand-in"
+
+    def __init__(self) -> None:
+        self.depth = threading.local()
+        self.allocated: list = []
+        self.pinned: list = []
+        self.uploads = 0
+
+    def __enter__(self):
+        self.depth.value = getattr(self.depth, "value", 0) + 1
+        return self
+
+    def __exit__(self, *_):
+        self.depth.value -= 1
+
+    def _require_current(self):
+        assert getattr(self.depth, "value", 0) > 0, "the context is not current on this thread"
+
+    def stream(self):
+        self._require_current()
+        return SimpleNamespace(handle=id(self), synchronize=lambda: None)
+
+    def device_memory(self, nbytes):
+        self._require_current()
+        self.allocated.append(FakeMemory(nbytes))
+        return self.allocated[-1]
+
+    def pinned_memory(self, nbytes):
+        self._require_current()
+        self.pinned.append(np.zeros(nbytes, np.uint8))
+        return self.pinned[-1]
+
+    def unpin(self, pinned):
+        self._require_current()
+        self.pinned = [array for array in self.pinned if array is not pinned]
+
+    def to_device(self, address, array, stream):
+        self._require_current()
+        self.uploads += 1
+        assert array.flags.c_contiguous
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def to_host(self, array, address, stream):
+        self._require_current()
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def synchronize(self):
+        self._require_current()
+
+
+class FakeContext:
+    """Computes y = 2 x + 1, counting how many of its kind run at once."""
+
+    active_optimization_profile = 0
+
+    def __init__(self, engine) -> None:
+        self.engine, self.shapes, self.addresses = engine, {}, {}
+
+    def set_input_shape(self, name, shape):
+        if shape[0] > self.engine.largest:
+            return False
+        self.shapes[name] = tuple(shape)
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def get_tensor_shape(self, name):
+        return self.shapes["x"]
+
+    def execute_async_v3(self, stream):
+        engine = self.engine
+        with engine.lock:
+            engine.running += 1
+            engine.most = max(engine.most, engine.running)
+        time.sleep(engine.seconds)
+        count = int(np.prod(self.shapes["x"]))
+        views = [
+            np.ctypeslib.as_array(
+                ctypes.cast(self.addresses[n], ctypes.POINTER(np.ctypeslib.as_ctypes_type(t))),
+                (count,),
+            )
+            for n, t in (("x", engine.types["x"]), ("y", engine.types["y"]))
+        ]
+        views[1][:] = 2 * views[0] + 1
+        with engine.lock:
+            engine.running -= 1
+        return not engine.fails
+
+
+class FakeEngine:
+    num_io_tensors = 2
+
+    def __init__(self, shape=(-1, 4), kinds=("FLOAT", "FLOAT")) -> None:
+        self.shape, self.kinds = shape, dict(zip("xy", kinds))
+        self.types = {n: np.dtype(_execution._NUMPY_TYPES[k]) for n, k in self.kinds.items()}
+        self.lock = threading.Lock()
+        self.running = self.most = 0
+        self.seconds, self.fails, self.largest = 0.0, False, 1 << 30
+        self.contexts: list[FakeContext] = []
+
+    def get_tensor_name(self, index):
+        return "xy"[index]
+
+    def get_tensor_dtype(self, name):
+        return SimpleNamespace(name=self.kinds[name])
+
+    def get_tensor_shape(self, name):
+        return self.shape
+
+    def create_execution_context(self):
+        self.contexts.append(FakeContext(self))
+        return self.contexts[-1]
+
+
+class FakeLogger:
+    @contextmanager
+    def collecting(self, *, quiet=False):
+        yield [(1, "what TensorRT says")]
+
+
+def fake_plan(engine: FakeEngine, **options) -> _execution.LoadedPlan:
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+    api = SimpleNamespace(
+        title="TensorRT", logger=FakeLogger(), runtime=lambda: runtime, shares_profiles=True
+    )
+    options.setdefault("cuda_graph", False)
+    return _execution.LoadedPlan(api, FakeGpu(), b"", ["x"], ["y"], **options)
+
+
+class FakeBuffer:
+    """An MXNet array as the bridge hands it over."""
+
+    def __init__(self, array: np.ndarray, device_type: int = 1) -> None:
+        self.array, self.device_type, self.device_id = array, device_type, 0
+        self.shape, self.dtype = array.shape, TYPE_FLAGS[array.dtype.name]
+        self.address, self.nbytes = array.ctypes.data, array.nbytes
+
+    def to_numpy(self):
+        return self.array
+
+
+def call(plan, x: np.ndarray, dtype="float32") -> np.ndarray:
+    y = np.full(x.shape, -1, dtype)
+    plan.execute([FakeBuffer(x)], [FakeBuffer(y)], 0)
+    return y
+
+
+def test_shapes_may_change_from_call_to_call():
+    plan = fake_plan(FakeEngine())
+    for batch in (3, 1, 7, 3):
+        x = np.random.default_rng(batch).random((batch, 4), np.float32)
+        np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+    assert len(plan.engine.contexts) == 1
+    assert len(plan.gpu.pinned) == 2  # grown, and the smaller ones freed
+    gpu = plan.gpu
+    plan.close()
+    assert all(memory.freed for memory in gpu.allocated)
+    assert not gpu.pinned
+    with pytest.raises(EngineError, match="closed"):
+        call(plan, np.zeros((1, 4), np.float32))
+
+
+def test_large_arrays_go_in_chunks(monkeypatch):
+    monkeypatch.setattr(_copies.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    plan = fake_plan(FakeEngine())
+    x = np.random.default_rng(0).random(((5 << 20) // 16 + 3, 4), np.float32)
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+    assert plan.gpu.uploads > 1
+
+
+def test_int64_travels_as_int32():
+    plan = fake_plan(FakeEngine(kinds=("INT32", "INT32")))
+    x = np.array([[1, -2, 3, 2**30 - 1]], np.int64)
+    np.testing.assert_array_equal(call(plan, x, "int64"), 2 * x + 1)
+    with pytest.raises(EngineError, match="beyond int32"):
+        call(plan, np.array([[2**31, 0, 0, 0]], np.int64), "int64")
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_threads_share_a_bounded_number_of_contexts(lanes):
+    engine = FakeEngine()
+    engine.seconds = 0.005
+    plan = fake_plan(engine, lanes=lanes)
+    wrong = []
+
+    def work(seed):
+        for i in range(5):
+            x = np.random.default_rng(seed * 10 + i).random((seed + 1, 4), np.float32)
+            if not np.array_equal(call(plan, x), 2 * x + 1):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert engine.most == len(engine.contexts) == lanes
+
+
+def test_no_memory_for_another_context():
+    engine = FakeEngine()
+    engine.seconds = 0.005
+    plan = fake_plan(engine, lanes=4)
+    make, made = engine.create_execution_context, []
+
+    def only_two():
+        made.append(1)
+        return make() if len(made) <= 2 else None
+
+    engine.create_execution_context = only_two
+    x = np.ones((2, 4), np.float32)
+    results: list = []
+    threads = [threading.Thread(target=lambda: results.append(call(plan, x))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert plan.max_lanes == 2
+
+
+def test_before_8_6_a_dynamic_plan_has_one_context():
+    plan = fake_plan(FakeEngine(), lanes=4)
+    plan.api.shares_profiles = False
+    one = _execution.LoadedPlan(plan.api, FakeGpu(), b"", ["x"], ["y"], lanes=4)
+    assert one.max_lanes == 1
+    x = np.ones((1, 4), np.float32)
+    y = np.zeros_like(x)
+    for stream in (11, 22):
+        one.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], stream)
+    assert len(one._on_streams) == 1
+
+
+def test_a_failed_call_leaves_the_engine_usable():
+    plan = fake_plan(FakeEngine(), lanes=1)
+    x = np.ones((2, 4), np.float32)
+    plan.engine.fails = True
+    with pytest.raises(EngineError, match="could not enqueue"):
+        call(plan, x)
+    assert all(memory.freed for memory in plan.gpu.allocated)
+    plan.engine.fails = False
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+    plan.engine.largest = 2
+    with pytest.raises(EngineError, match=r"does not take 'x' of shape \(9, 4\): what TensorRT"):
+        call(plan, np.ones((9, 4), np.float32))
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+
+
+def test_arrays_on_the_gpu_are_used_where_they_lie():
+    plan = fake_plan(FakeEngine())
+    x = np.ones((2, 4), np.float32)
+    for stream in (11, 22, 11):
+        y = np.zeros_like(x)
+        plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], stream)
+        context = plan._on_streams[stream].context
+        assert context.addresses == {"x": x.ctypes.data, "y": y.ctypes.data}
+        np.testing.assert_array_equal(y, 2 * x + 1)
+    assert set(plan._on_streams) == {11, 22}
+    assert not plan.gpu.allocated
+    with pytest.raises(EngineError, match="cannot be converted on the way"):
+        plan.execute([FakeBuffer(x.astype("int64"), 2)], [FakeBuffer(y, 2)], 11)
+
+
+@pytest.mark.parametrize(("asked", "gain"), [(True, 1), (None, 5), (None, 0.2), (None, 0)])
+def test_graphs_are_kept_where_they_win(asked, gain, monkeypatch):
+    launched = []
+
+    class FakeGraph:
+        def __init__(self, stream, enqueue):
+            if gain == 0:
+                raise EngineError("no capture")
+            assert enqueue()
+            self.enqueue = enqueue
+
+        def launch(self):
+            launched.append(1)
+            engine.seconds, before = engine.seconds / gain, engine.seconds
+            self.enqueue()
+            engine.seconds = before
+            return True
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(_execution, "Graph", FakeGraph)
+    engine = FakeEngine(shape=(2, 4))
+    engine.seconds = 0.002
+    plan = fake_plan(engine, cuda_graph=asked)
+    x = np.ones((2, 4), np.float32)
+    call(plan, x)
+    before = len(launched)
+    x[:] = 5
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+    assert plan.cuda_graph is (gain >= 1)
+    assert (len(launched) > before) is (gain >= 1)
+
+
+# -- an engine's plans, and the net below ------------------------------------------------------
+
+
+@pytest.fixture
+def counted_builds(monkeypatch):
+    """Let engines be built by counting; ``builds`` says for which sizes."""
+    builds: list[Profile] = []
+
+    def build_plan(api, proto, weights, profile, options, targets=()):
+        if build_plan.refuses(profile):
+            raise EngineError("TensorRT cannot build this")
+        builds.append(profile)
+        return b""
+
+    class Plan:
+        def __init__(self, *args, **options):
+            pass
+
+        def execute(self, inputs, outputs, stream):
+            for buffer in outputs:
+                buffer.array[:] = len(builds)
+
+    build_plan.refuses = lambda profile: False
+    monkeypatch.setattr(tensorrt, "build_plan", build_plan)
+    monkeypatch.setattr(tensorrt, "LoadedPlan", Plan)
+    monkeypatch.setattr(_cuda, "gpu", lambda index: FakeGpu())
+    return SimpleNamespace(builds=builds, build_plan=build_plan)
+
+
+def convnet_engine(shapes, **options):
+    net, args, aux = convnet()
+    proto, weights, checked = exported(net, (args, aux), shapes, **options)
+    api = SimpleNamespace(name="tensorrt", title="TensorRT", version="TensorRT 0",
+                          precisions=("fp32",), has_targets=False)  # fmt: skip
+    return tensorrt.TensorRTBuilder(api, checked).build(proto, weights, checked)
+
+
+def run_engine(engine, batch: int, size: int = 16) -> np.ndarray:
+    x, y = np.ones((batch, 3, size, size), np.float32), np.zeros((batch, 5), np.float32)
+    engine.execute([FakeBuffer(x)], [FakeBuffer(y)], 0)
+    return y
+
+
+def test_known_sizes_are_built_at_once(counted_builds):
+    engine = convnet_engine({"data": (2, 3, 16, 16)}, strict=True)
+    assert [str(p) for p in counted_builds.builds] == ["(2, 3, 16, 16)"]
+    run_engine(engine, 2)
+    assert len(counted_builds.builds) == 1
+
+
+def test_unknown_sizes_are_built_at_the_first_call(counted_builds):
+    engine = convnet_engine({"data": (None, 3, None, None)}, strict=True)
+    assert not counted_builds.builds
+    for batch in (3, 4, 1, 2):
+        run_engine(engine, batch)
+    assert [str(p) for p in counted_builds.builds] == ["(1..3..4, 3, 16, 16)"]
+    run_engine(engine, 9)
+    run_engine(engine, 1)
+    assert len(counted_builds.builds) == 2
+
+
+def test_threads_build_once(counted_builds):
+    engine = convnet_engine({"data": (None, 3, 16, 16)}, strict=True)
+    threads = [threading.Thread(target=run_engine, args=(engine, 4)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(counted_builds.builds) == 1
+
+
+def test_sizes_that_depend_on_each_other(counted_builds):
+    counted_builds.build_plan.refuses = lambda profile: not profile.is_static
+    engine = convnet_engine({"data": (None, 3, 16, 16)}, strict=True)
+    run_engine(engine, 3)
+    assert [str(p) for p in counted_builds.builds] == ["(3, 3, 16, 16)"]
+
+
+def test_strict_raises(counted_builds):
+    counted_builds.build_plan.refuses = lambda profile: True
+    with pytest.raises(EngineError, match="cannot build this"):
+        convnet_engine({"data": (2, 3, 16, 16)}, strict=True)
+    lazy = convnet_engine({"data": (None, 3, 16, 16)}, strict=True)
+    with pytest.raises(BuildError, match="cannot build this"):
+        run_engine(lazy, 3)
+
+
+@pytest.mark.parametrize("batch", [2, None])
+def test_a_failed_build_runs_in_onnx_runtime(counted_builds, batch):
+    counted_builds.build_plan.refuses = lambda profile: True
+    with pytest.warns(RuntimeWarning) as caught:
+        engine = convnet_engine({"data": (batch, 3, 16, 16)})
+        assert engine.kind == ("tensorrt" if batch is None else "onnxruntime")
+        found = run_engine(engine, 2)
+        run_engine(engine, 2)
+    assert [str(w.message) for w in caught if w.category is RuntimeWarning] == [
+        "mxtrt0 runs in ONNX Runtime instead of tensorrt, because TensorRT cannot build this"
+    ]
+    assert engine.kind == "onnxruntime"
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_failed_call_runs_in_onnx_runtime():
+    net, args, aux = convnet()
+    proto, weights, options = exported(net, (args, aux), {"data": (None, 3, 16, 16)})
+
+    class Moody:
+        kind = "tensorrt"
+        calls = 0
+
+        def execute(self, inputs, outputs, stream):
+            self.calls += 1
+            if self.calls != 2:
+                raise EngineError("out of memory")
+            outputs[0].array[:] = 7
+
+    moody = Moody()
+    engine = FallbackEngine(moody, proto, weights, options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = [run_engine(engine, 2) for _ in range(7)]
+    assert sum(w.category is RuntimeWarning for w in caught) == 1
+    assert (results[1] == 7).all()
+    np.testing.assert_allclose(results[0].sum(axis=1), 1, rtol=1e-5)
+    assert moody.calls == 5  # one failure, a success, and three failures in a row
+    assert engine.kind == "onnxruntime"
+
+
+def test_arrays_on_the_gpu_have_no_net():
+    class Broken:
+        kind = "tensorrt"
+
+        def execute(self, inputs, outputs, stream):
+            raise EngineError("a fault")
+
+    net, args, aux = convnet()
+    engine = FallbackEngine(Broken(), *exported(net, (args, aux), {"data": (1, 3, 16, 16)}))
+    x = FakeBuffer(np.zeros((1, 3, 16, 16), np.float32), device_type=2)
+    with pytest.raises(EngineError, match="a fault"):
+        engine.execute([x], [FakeBuffer(np.zeros((1, 5), np.float32), device_type=2)], 0)

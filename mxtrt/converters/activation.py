@@ -9,6 +9,7 @@ from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
 from . import known_rank, known_size
+from .elementwise import as_float, from_float
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softrelu": "Softplus"}
 
@@ -28,9 +29,12 @@ def activation(onnx: OnnxModel, x: Value, *, act_type: str) -> str:
 @converts("softsign")
 def softsign(onnx: OnnxModel, x: Value) -> str:
     """``softsign`` -> ``Softsign``."""
-    if x.dtype == "float64":  # ONNX Runtime's Softsign has no kernel for it
-        return onnx.op("Div", x, onnx.op("Add", onnx.op("Abs", x), onnx.constant(1, x.dtype)))
-    return onnx.op("Softsign", x)
+    operand, dtype = as_float(onnx, x, "float64")
+    if dtype != "float64":
+        return onnx.op("Softsign", x)
+    # ONNX Runtime's Softsign has no kernel for it
+    divisor = onnx.op("Add", onnx.op("Abs", operand), onnx.constant(1, dtype))
+    return from_float(onnx, onnx.op("Div", operand, divisor), x.dtype)
 
 
 @converts("hard_sigmoid")

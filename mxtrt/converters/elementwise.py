@@ -73,9 +73,14 @@ def constant(onnx: OnnxModel, number: float, dtype: str) -> str:
     if dtype in FLOATS:
         with np.errstate(over="ignore"):  # 1e9 is inf in float16, for MXNet too
             return onnx.constant(np.asarray(number, "float64").astype(dtype), dtype)
+    return onnx.constant(np.asarray(cut_off(number), "int64").astype(dtype), dtype)
+
+
+def cut_off(number: float) -> int:
+    """Return the integer that MXNet makes of a number beside integers."""
     if not abs(number) < 2**63:
         raise UnsupportedOp(f"scalar={number} is no number of any integer type")
-    return onnx.constant(np.asarray(int(number), "int64").astype(dtype), dtype)
+    return int(number)
 
 
 def single(number: float) -> float:
@@ -141,7 +146,7 @@ binary(
 def div_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
     """``_div_scalar`` -> ``Div``, which cuts integers off as C does."""
     tensor, number, dtype = _beside(onnx, x, scalar, is_int)
-    if dtype not in FLOATS and int(scalar) == 0:
+    if dtype not in FLOATS and cut_off(scalar) == 0:
         raise UnsupportedOp(f"scalar={scalar} divides integers by 0")
     return onnx.op("Div", tensor, number)
 
@@ -188,6 +193,8 @@ def clip(onnx: OnnxModel, x: Value, *, a_min: float, a_max: float) -> str:
     low, high = single(a_min), single(a_max)
     if x.dtype in FLOATS:
         return onnx.op("Clip", x, constant(onnx, low, x.dtype), constant(onnx, high, x.dtype))
+    if low != low or high != high:
+        raise UnsupportedOp(f"a_min={a_min}, a_max={a_max}: NaN bounds no integer")
     limits = np.iinfo(x.dtype)
     low, high = (int(min(max(bound, limits.min), limits.max)) for bound in (low, high))
     return onnx.op("Clip", x, onnx.constant(low, x.dtype), onnx.constant(high, x.dtype))

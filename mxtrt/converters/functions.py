@@ -15,7 +15,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from .elementwise import FLOATS, as_float, from_float, single
+from .elementwise import FLOATS, as_float, cut_off, from_float, single
 
 FUNCTIONS = {
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "sigmoid": "Sigmoid",
@@ -120,7 +120,7 @@ def quadratic(onnx: OnnxModel, x: Value, *, a: float = 0.0, b: float = 0.0, c: f
 @converts("smooth_l1")
 def smooth_l1(onnx: OnnxModel, x: Value, *, scalar: float = 1.0) -> str:
     """``smooth_l1`` -> ``|x| - 0.5 / s²`` where that is steep, ``0.5 s² x²`` near 0."""
-    steepness = (scalar if x.dtype in FLOATS else int(scalar)) ** 2
+    steepness = (scalar if x.dtype in FLOATS else cut_off(scalar)) ** 2
     operand, dtype = as_float(onnx, x, "float32")
     size = onnx.op("Abs", operand)
     square = onnx.op("Mul", onnx.op("Mul", operand, operand), onnx.constant(0.5, dtype))

@@ -171,6 +171,8 @@ def all_finite(
     """``all_finite`` -> ``ReduceMin`` of what is less than infinite."""
     if not init_output:
         raise UnsupportedOp("init_output=False combines with what the output's memory holds before")
+    if any(value.dtype not in FLOATS for value in values):
+        raise UnsupportedOp("MXNet asks floats alone whether they are finite")
     found = [_finite(onnx, value) for value in values]
     return found[0] if len(found) == 1 else onnx.op("Min", *found)
 

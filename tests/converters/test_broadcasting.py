@@ -6,6 +6,8 @@ from typing import Any
 
 import mxnet as mx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from operators import check_operator, random_array
 
 X, LIKE = mx.sym.var("x"), mx.sym.var("like")
@@ -49,3 +51,16 @@ def test_broadcast_like(like: tuple[int, ...], options: dict[str, Any]) -> None:
 def test_identity_with_attr_like_rhs() -> None:
     symbol = mx.sym._internal._identity_with_attr_like_rhs(X, LIKE)
     check_operator(symbol, {"x": SHAPE, "like": SHAPE})
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_broadcast(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple))
+    ones = data.draw(st.sets(st.sampled_from(range(len(shape)))))
+    x = random_array(tuple(1 if axis in ones else n for axis, n in enumerate(shape)))
+    axes = data.draw(st.permutations(sorted(ones)).map(tuple))
+    sizes = tuple(shape[axis] for axis in axes)
+    check_operator(mx.sym.broadcast_axis(X, axis=axes, size=sizes), {"x": x})
+    check_operator(mx.sym.broadcast_to(X, shape=shape), {"x": x})
+    check_operator(mx.sym.broadcast_like(X, LIKE), {"x": x, "like": shape})

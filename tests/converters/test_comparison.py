@@ -7,6 +7,9 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from operators import check_operator
 from test_elementwise import FLOATS, INTEGERS, X, Y, apply
 
@@ -71,3 +74,12 @@ def test_allclose(options: dict[str, Any], dtype: str) -> None:
     for a in arrays:
         for b in arrays:
             check_operator(symbol, {"x": a, "y": b})
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_comparison(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple))
+    few = st.sampled_from([-1.5, -1.0, 0.0, 1.0, 1.5])
+    a, b = (data.draw(arrays(np.float32, shape, elements=few)) for _ in "ab")
+    check_operator(apply(f"_{data.draw(st.sampled_from(NAMES))}", X, Y), {"x": a, "y": b})

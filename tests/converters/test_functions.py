@@ -48,7 +48,7 @@ def test_functions(op: str, low: float, high: float, dtype: str) -> None:
 
 INTEGERS = ["exp", "sqrt", "reciprocal", "sin", "cos", "tanh", "sigmoid", "log", "rsqrt", "log1p",
             "expm1", "degrees", "radians", "relu", "abs", "sign", "negative", "square", "floor",
-            "ceil", "trunc", "fix", "round", "rint"]  # fmt: skip
+            "ceil", "trunc", "fix", "round", "rint", "softsign"]  # fmt: skip
 
 
 @pytest.mark.parametrize("op", INTEGERS)

@@ -10,6 +10,7 @@ trap 'rm -rf "$work"' EXIT
 pip=(-m pip --disable-pip-version-check --quiet)
 
 cd "$root"
+rm -rf build/lib* # setuptools would pack modules that are gone from the tree
 "$python" "${pip[@]}" wheel . --no-deps --no-build-isolation --wheel-dir "$work/dist"
 wheel=$(echo "$work"/dist/mxtrt-*.whl)
 echo "built $(basename "$wheel"): $(($(stat -c %s "$wheel") / 1024)) KiB"

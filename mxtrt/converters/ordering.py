@@ -5,6 +5,7 @@ MXNet sorts without regard to the order of equal elements; ONNX puts the first o
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size, normalized_axis, shape_vector, size_vector
+from . import known_shape, shape_vector, size_vector
 from .elementwise import FLOATS
 
 
@@ -69,7 +70,7 @@ def _sorted(
     elif axis is None:
         count = _product(onnx, x)
     else:
-        count = size_vector(onnx, x, normalized_axis(axis, known_rank(x)))
+        count = size_vector(onnx, x, axis)
     values, indices = onnx.ops(
         "TopK",
         data,
@@ -84,7 +85,7 @@ def _sorted(
 def _product(onnx: OnnxModel, x: Value) -> str:
     """Return how many elements `x` has, as an int64 vector."""
     if x.shape is not None and None not in x.shape:
-        return onnx.ints([int(np.prod([known_size(x, axis) for axis in range(len(x.shape))]))])
+        return onnx.ints([prod(known_shape(x))])
     return onnx.op("ReduceProd", onnx.op("Shape", x), axes=[0])
 
 

@@ -141,12 +141,18 @@ def _agree(one: Shape, two: Shape) -> Shape:
 
 
 def _stand_in(node: Mapping[str, Any], inputs: Sequence[Shape]) -> Sequence[Shape]:
-    """Return a shape for what a flattening FullyConnected reads when nothing is known of it."""
-    flatten = node.get("attrs", {}).get("flatten", "True").lower() in {"true", "1"}
-    if node["op"] != "FullyConnected" or not flatten or inputs[0] is not None:
+    """Return the inputs with a shape for the first where only the weight's is known.
+
+    A flattening FullyConnected takes any rank: two axes stand for whatever comes.
+    """
+    if not inputs or inputs[0] is not None or len(inputs) == 1 or inputs[1] is None:
         return inputs
-    weight = inputs[1]
-    return inputs if weight is None else [(None, weight[1]), *inputs[1:]]
+    attrs, weight = node.get("attrs", {}), inputs[1]
+    implied = implied_input_shape(node["op"], attrs, weight)
+    flatten = attrs.get("flatten", "True").lower() in {"true", "1"}
+    if node["op"] == "FullyConnected" and flatten:
+        implied = (None, weight[1])
+    return inputs if implied is None else [implied, *inputs[1:]]
 
 
 def implied_input_shape(op: str, attrs: Mapping[str, str], weight: Shape) -> Optional[Shape]:

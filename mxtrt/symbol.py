@@ -444,7 +444,9 @@ class _Writer:
         return [self._unit(producer[value]) for value in unit.inputs if value in producer]
 
     def _write_node(self, node: Node) -> None:
-        inputs = [[*self._entry(value), 0] for value in node.inputs]
+        # the third number counts writes to auxiliary states; it stays as it was
+        versions = (read[2] if len(read) > 2 else 0 for read in node.source["inputs"])
+        inputs = [[*self._entry(value), n] for value, n in zip(node.inputs, versions)]
         self._add({**node.source, "inputs": inputs}, node.outputs)
 
     def _write_part(self, part: Subgraph) -> None:

@@ -102,7 +102,11 @@ def test_the_thread_count_follows_mxnets_settings(
 
 
 def test_session_options_reach_the_session() -> None:
-    options = {"intra_op_num_threads": 1, "session.disable_prepacking": "1", "log_severity_level": 3}
+    options = {
+        "intra_op_num_threads": 1,
+        "session.disable_prepacking": "1",
+        "log_severity_level": 3,
+    }
     symbol, _ = mxtrt.optimize(tanh_net(), session_options=options)
     (engine,) = engines(symbol)
     settings = engine.session.get_session_options()
@@ -127,7 +131,10 @@ def test_a_type_without_a_kernel_is_refused_by_the_engine() -> None:
 
 def test_a_float64_convolution_moves_or_says_why() -> None:
     symbol = mx.sym.Convolution(mx.sym.var("data"), kernel=(1, 1), num_filter=2, name="c")
-    params = {"c_weight": mx.nd.ones((2, 3, 1, 1), dtype="float64"), "c_bias": mx.nd.ones(2, dtype="float64")}
+    params = {
+        "c_weight": mx.nd.ones((2, 3, 1, 1), dtype="float64"),
+        "c_bias": mx.nd.ones(2, dtype="float64"),
+    }
     report = mxtrt.explain(symbol, params, min_subgraph_size=1)
     (reason,) = report.left.values()
     assert "ONNX Runtime: " in reason

@@ -159,7 +159,11 @@ def test_convolution_weights_imply_rank_and_channels() -> None:
 
 def test_a_flattening_dense_layer_closes_unknown_sizes() -> None:
     x = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=8, name="c")
-    params = {"c_weight": mx.nd.zeros((8, 3, 3, 3)), "c_bias": mx.nd.zeros(8), **weights("fc", width=32)}
+    params = {
+        "c_weight": mx.nd.zeros((8, 3, 3, 3)),
+        "c_bias": mx.nd.zeros(8),
+        **weights("fc", width=32),
+    }
     graph = read_symbol(dense(mx.sym.Flatten(x), "fc"), params, read_options())
     assert graph.heads[0].shape == (None, 4)
 
@@ -196,7 +200,11 @@ class TestBadInput:
 
     def test_missing_auxiliary_state(self) -> None:
         symbol = mx.sym.BatchNorm(mx.sym.var("data"), name="bn")
-        params = {"bn_gamma": mx.nd.ones(4), "bn_beta": mx.nd.ones(4), "bn_moving_mean": mx.nd.ones(4)}
+        params = {
+            "bn_gamma": mx.nd.ones(4),
+            "bn_beta": mx.nd.ones(4),
+            "bn_moving_mean": mx.nd.ones(4),
+        }
         with pytest.raises(BadParams, match="lacks 'bn_moving_var'"):
             mxtrt.optimize(symbol, params)
 
@@ -208,14 +216,18 @@ class TestBadInput:
 
     def test_extra_parameter(self) -> None:
         params = {**weights("fc"), "fc_wieght": mx.nd.ones(1)}
-        with pytest.raises(BadParams, match="'fc_wieght'.*did you mean 'fc_weight'.*allow_extra_params"):
+        with pytest.raises(
+            BadParams, match="'fc_wieght'.*did you mean 'fc_weight'.*allow_extra_params"
+        ):
             mxtrt.optimize(self.symbol, params)
         _, kept = mxtrt.optimize(self.symbol, params, allow_extra_params=True)
         assert list(kept) == ["fc_wieght"]
 
     def test_parameter_of_a_wrong_shape(self) -> None:
         params = {**weights("fc"), "fc_bias": mx.nd.ones(5)}
-        with pytest.raises(BadParams, match=r"'fc_bias' has shape \(5,\); FullyConnected 'fc' needs \(4,\)"):
+        with pytest.raises(
+            BadParams, match=r"'fc_bias' has shape \(5,\); FullyConnected 'fc' needs \(4,\)"
+        ):
             mxtrt.optimize(self.symbol, params, shapes={"data": (1, 4)})
         with pytest.raises(BadParams, match="fc_bias"):
             mxtrt.optimize(self.symbol, params)

@@ -149,6 +149,8 @@ def positions(onnx: OnnxModel, x: Value, axis: int, dtype: str) -> str:
 def index_array(onnx: OnnxModel, x: Value, *, axes: tuple[int, ...] | None = None) -> str:
     """``_contrib_index_array`` -> the places along each axis, expanded and joined."""
     rank = known_rank(x)
+    if rank == 0:
+        raise UnsupportedOp(f"{x.name!r} has no axes to count along")
     shape = onnx.op("Concat", shape_vector(onnx, x), onnx.ints([1]), axis=0)
     columns = []
     for axis in range(rank) if axes is None else axes:

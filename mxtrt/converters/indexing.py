@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
-import mxnet as mx
 import numpy as np
 
 from ..errors import UnsupportedOp
@@ -159,7 +158,7 @@ def pick(
     if known_rank(index) < rank:
         indices = onnx.op("Unsqueeze", indices, onnx.ints([axis]))
     picked = onnx.op("GatherElements", x, indices, axis=axis)
-    if keepdims or (rank == 1 and not mx.util.is_np_shape()):
+    if keepdims or rank == 1:  # one axis is left in any case
         return picked
     return onnx.op("Squeeze", picked, onnx.ints([axis]))
 
@@ -356,12 +355,13 @@ def diag(onnx: OnnxModel, x: Value, *, k: int = 0, axis1: int = 0, axis2: int = 
 def _matrix_of(onnx: OnnxModel, x: Value, k: int) -> str:
     """Return a matrix with the vector `x` on its k-th diagonal."""
     size = known_size(x, 0) + abs(k)
-    zero = onnx.constant(0, x.dtype)
-    padding = onnx.constant([0] * abs(k), x.dtype)
-    padded = onnx.op("Concat", x, padding, axis=0) if k else x
+    padded: Operand = x
+    if k:
+        padded = onnx.op("Concat", x, onnx.constant([0] * abs(k), x.dtype), axis=0)
     # row i holds x[i] behind the main diagonal, column j holds x[j] before it
     lines = onnx.op("Unsqueeze", padded, onnx.ints([1 if k >= 0 else 0]))
-    return onnx.op("Where", onnx.constant(np.eye(size, size, k, bool), "bool"), lines, zero)
+    diagonal = onnx.constant(np.eye(size, size, k, bool), "bool")
+    return onnx.op("Where", diagonal, lines, onnx.constant(0, x.dtype))
 
 
 @converts("_ravel_multi_index")

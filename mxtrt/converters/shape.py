@@ -224,13 +224,13 @@ def expand_dims(onnx: OnnxModel, x: Value, *, axis: int) -> str:
 
 @converts("squeeze")
 def squeeze(onnx: OnnxModel, x: Value, *, axis: tuple[int, ...] | None = None) -> str:
-    """``squeeze`` -> ``Squeeze``; without numpy shapes one axis is left in any case."""
+    """``squeeze`` -> ``Squeeze``; one axis is left in any case."""
     rank = known_rank(x)
     if axis is None:
         axes = [i for i, size in enumerate(known_shape(x)) if size == 1]
     else:
         axes = [normalized_axis(a, rank) for a in axis]
-    if len(axes) == rank and not mx.util.is_np_shape():
+    if len(axes) == rank:
         del axes[0]
     return onnx.op("Squeeze", x, onnx.ints(axes)) if axes else onnx.op("Identity", x)
 

@@ -159,6 +159,17 @@ def test_pick_of_a_vector() -> None:
     check_operator(mx.sym.pick(DATA, INDICES, keepdims=True), inputs)
 
 
+def test_rank_0() -> None:
+    with mx.util.np_shape(True):
+        check_operator(mx.sym.pick(DATA, INDICES), {"data": (5,), "indices": np.array(3, "int32")})
+        check_operator(mx.sym.one_hot(INDICES, depth=3), {"indices": np.array(1, "int32")})
+        for split in [
+            mx.sym.SliceChannel(DATA, num_outputs=2, axis=0, squeeze_axis=True),
+            mx.sym.split_v2(DATA, 2, axis=0, squeeze_axis=True),
+        ]:
+            check_operator(split, {"data": (2,)})
+
+
 def test_batch_take() -> None:
     indices = np.array([0, 1, 3, 4, 10, -1, 2, -9], "int32")
     check_operator(mx.sym.batch_take(DATA, INDICES), {"data": (8, 4), "indices": indices})

@@ -261,6 +261,23 @@ def test_any_repeat_tile_and_swap(data: st.DataObject) -> None:
         check_partly_known(symbol, array, known)
 
 
+def test_rank_0() -> None:
+    with mx.util.np_shape(True):
+        for symbol in [
+            mx.sym.Reshape(DATA, shape=(-1,)),
+            mx.sym.Reshape(DATA, shape=(-2, 1)),
+            mx.sym.transpose(DATA),
+            mx.sym.expand_dims(DATA, axis=0),
+            mx.sym.stack(DATA, DATA, axis=0),
+            mx.sym.tile(DATA, reps=(2, 3)),
+            mx.sym.repeat(DATA, repeats=2),
+            mx.sym.Cast(DATA, dtype="int32"),
+            mx.sym.size_array(DATA),
+        ]:
+            check_operator(symbol, {"data": np.array(2.5, "float32")})
+        check_operator(mx.sym.squeeze(DATA), {"data": (1, 1)})
+
+
 def test_refusals() -> None:
     check_refused(mx.sym.Reshape(DATA, shape=()), {"data": (2, 3)}, "shape=() leaves the new shape")
     check_refused(

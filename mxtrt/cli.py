@@ -162,7 +162,10 @@ _MODEL_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...]
         help="Type of an input: data=float16.",
     ),
     click.option(
-        "--engine", default="auto", metavar="NAME", help="What runs the parts: auto or onnxruntime."
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="What runs the parts: auto, onnxruntime, tensorrt or tensorrt_rtx.",
     ),
     click.option(
         "--min-subgraph-size",

@@ -93,7 +93,7 @@ def test_explain_takes_every_option(run: Run) -> None:
         *("--exclude-op", "Activation", "--exclude-node", "fc2", "--allow-extra-params"),
     )
     report = json.loads(result.stdout)
-    assert report["options"] == {
+    given = {
         "shapes": {"data": [[1, 8, 32], 8]},
         "dtypes": {"data": "float32"},
         "engine": "onnxruntime",
@@ -104,6 +104,7 @@ def test_explain_takes_every_option(run: Run) -> None:
         "allow_extra_params": True,
         "session_options": {},
     }
+    assert given.items() <= report["options"].items()
     assert report["left"] == 2
 
 
@@ -129,7 +130,8 @@ def test_explain_writes_pictures(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_engines_in_the_help(run: Run) -> None:
-    assert " or ".join(ENGINES) in run("explain", "--help").stdout
+    words = run("explain", "--help").stdout.replace(",", " ").replace(".", " ").split()
+    assert set(ENGINES) <= set(words)
 
 
 # -- optimize ----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OPSET = 17  # the newest that TensorRT 8.5 reads
 IR_VERSION = 8
+MAX_NUMBERS = 1024  # that converters look at: ranges and vectors, not weights
 EXTERNAL_LOCATION = "mxtrt-weights"  # a name only: the weights are handed over in memory
 
 ELEMENT_TYPES = {
@@ -63,6 +64,7 @@ class OnnxModel:
         self._names: set[str] = set()
         self._tensor_of: dict[Value, str] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {}  # constants by name
         self._scope = name  # the MXNet node being converted
         self._scope_start = 0  # index of its first ONNX node
 
@@ -102,6 +104,7 @@ class OnnxModel:
             name = self._unique(f"{self._scope}/constant")
             self._graph.initializer.append(numpy_helper.from_array(array, name))
             self._constants[key] = name
+            self._arrays[name] = array
         return self._constants[key]
 
     def ints(self, values: Iterable[int]) -> str:
@@ -111,6 +114,14 @@ class OnnxModel:
     def cast(self, operand: Operand, dtype: str) -> str:
         """Add a ``Cast`` to NumPy's type `dtype`."""
         return self.op("Cast", operand, to=ELEMENT_TYPES[dtype])
+
+    def numbers(self, value: Value) -> np.ndarray[Any, Any] | None:
+        """Return the numbers in a small parameter or a constant, None where the run brings them."""
+        if value.is_param:
+            small = value.array.size <= MAX_NUMBERS
+            return np.asarray(value.array.asnumpy()) if small else None
+        array = self._arrays.get(self._tensor_of.get(value, ""))
+        return array if array is not None and array.size <= MAX_NUMBERS else None
 
     def subgraph(self, name: str) -> OnnxModel:
         """Return an empty model for the body of an ONNX ``If``, ``Loop`` or ``Scan``.
@@ -217,8 +228,17 @@ class OnnxModel:
         return copy
 
 
-def export_onnx(part: Subgraph) -> tuple[onnx.ModelProto, OnnxModel]:
+def export_onnx(
+    part: Subgraph, known: Mapping[Value, np.ndarray[Any, Any]] | None = None
+) -> tuple[onnx.ModelProto, OnnxModel]:
     """Convert a part of the graph into ONNX.
+
+    Parameters
+    ----------
+    part : Subgraph
+        What to convert.
+    known : mapping of Value to array, optional
+        Inputs of the part whose numbers are known already: constants instead of inputs.
 
     Returns
     -------
@@ -235,7 +255,10 @@ def export_onnx(part: Subgraph) -> tuple[onnx.ModelProto, OnnxModel]:
     """
     model = OnnxModel(part.name)
     for value in part.inputs:
-        model._tensor(value)
+        if known is not None and value in known:
+            model.alias(value, model.constant(known[value], value.dtype))
+        else:
+            model.declare(value)
     for node in part.nodes:
         convert_node(model, node)
     return model.finish(part.outputs), model

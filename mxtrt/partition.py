@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .errors import BadOption, UnsupportedOp, nearest
 from .graph import Graph, Node, Value
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from .options import Options
 
+Numbers = np.ndarray[Any, Any]
 Refusal = Callable[["onnx.ModelProto"], "str | None"]
 """An engine's answer to a scratch model: the reason why it cannot run it, or None."""
 
@@ -116,6 +119,7 @@ def _reasons(graph: Graph, options: Options, refusal: Refusal) -> dict[Node, str
     excluded = {primary_name(op) for op in options.exclude_ops}
     unnameable = _unnameable_heads(graph)
     left: dict[Node, str] = {}
+    known: dict[Value, Numbers] = {}
     for node in graph.nodes:
         if node.op in excluded:
             left[node] = f"exclude_ops names {node.op}"
@@ -124,7 +128,7 @@ def _reasons(graph: Graph, options: Options, refusal: Refusal) -> dict[Node, str
         elif node in unnameable:
             left[node] = unnameable[node]
         else:
-            reason = _try(node, refusal)
+            reason = _try(node, refusal, known)
             if reason is not None:
                 left[node] = reason
     return left
@@ -154,11 +158,16 @@ def _unnameable_heads(graph: Graph) -> dict[Node, str]:
     return found
 
 
-def _try(node: Node, refusal: Refusal) -> str | None:
+def _try(node: Node, refusal: Refusal, known: dict[Value, Numbers]) -> str | None:
+    """Convert one node alone; add what its converter makes constant to `known`."""
     try:
-        proto, _ = export_onnx(single(node))
+        proto, model = export_onnx(single(node), known)
     except UnsupportedOp as unsupported:
         return str(unsupported)
+    for value in node.outputs:
+        numbers = model.numbers(value)
+        if numbers is not None:
+            known[value] = numbers
     return refusal(proto)
 
 

@@ -1,0 +1,342 @@
+"""Linear algebra on (batches of) matrices.
+
+Factorizations run row by row: their graphs have a few operators for each row, so the number of
+rows must be known and is limited. Everything is written for batches of any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts, refuses
+from . import known_rank, known_size
+from .reduction import reduce
+from .shape import Size, reshaped, sizes_of
+
+MAX_STEPS = 64
+
+Marks = npt.NDArray[np.bool_]
+
+refuses("iterates until the eigenvalues converge; ONNX has no operator for them", "_linalg_syevd")
+
+
+@converts("_linalg_extractdiag")
+def extract_diagonal(onnx: OnnxModel, a: Value, *, offset: int = 0) -> str:
+    """``_linalg_extractdiag`` -> ``Gather`` of the flattened matrix."""
+    n = known_size(a, -1)
+    return _elements(onnx, a, [r * n + c for r, c in _diagonal(n - abs(offset), offset)])
+
+
+@converts("_linalg_extracttrian")
+def extract_triangle(onnx: OnnxModel, a: Value, *, offset: int = 0, lower: bool = True) -> str:
+    """``_linalg_extracttrian`` -> ``Gather`` of the flattened matrix."""
+    n = known_size(a, -1)
+    return _elements(onnx, a, [r * n + c for r, c in _triangle(n, offset, lower)])
+
+
+@converts("_linalg_makediag")
+def make_diagonal(onnx: OnnxModel, a: Value, *, offset: int = 0) -> str:
+    """``_linalg_makediag`` -> ``Gather`` of the diagonal and a zero."""
+    length = known_size(a, -1)
+    return _matrix_of(onnx, a, length + abs(offset), _diagonal(length, offset))
+
+
+@converts("_linalg_maketrian")
+def make_triangle(onnx: OnnxModel, a: Value, *, offset: int = 0, lower: bool = True) -> str:
+    """``_linalg_maketrian`` -> ``Gather`` of the triangle and a zero."""
+    length = known_size(a, -1)
+    n = int((8 * length + 1) ** 0.5 - 1) // 2 + abs(offset)
+    return _matrix_of(onnx, a, n, _triangle(n, offset, lower))
+
+
+def _diagonal(length: int, offset: int) -> list[tuple[int, int]]:
+    """Return the rows and columns of a diagonal."""
+    return [(i + max(-offset, 0), i + max(offset, 0)) for i in range(length)]
+
+
+def _triangle(n: int, offset: int, lower: bool) -> list[tuple[int, int]]:
+    """Return the rows and columns of a triangle; an offset says on its own which one.
+
+    MXNet reads the lower one by rows and the upper one by columns.
+    """
+    if offset < 0 or (offset == 0 and lower):
+        return [(r, c) for r in range(n) for c in range(n) if c - r <= offset]
+    return [(r, c) for c in range(n) for r in range(n) if c - r >= offset]
+
+
+def _elements(onnx: OnnxModel, a: Value, indices: list[int]) -> str:
+    """Take elements of the flattened matrices."""
+    batch = sizes_of(a, range(known_rank(a) - 2))
+    flat = reshaped(onnx, a, [*batch, Size(factor=known_size(a, -1) ** 2)], like=a)
+    return onnx.op("Gather", flat, onnx.ints(indices), axis=-1)
+
+
+def _matrix_of(onnx: OnnxModel, a: Value, n: int, places: Iterable[tuple[int, int]]) -> str:
+    """Make (n, n) matrices that hold the elements of `a` at `places` and are zero elsewhere."""
+    rank, length = known_rank(a), known_size(a, -1)
+    ends = [0] * (2 * rank - 1) + [1]
+    with_zero = onnx.op("Pad", a, onnx.ints(ends), onnx.constant(0, a.dtype))
+    table = np.full((n, n), length)
+    for index, place in enumerate(places):
+        table[place] = index
+    flat = onnx.op("Gather", with_zero, onnx.ints(int(i) for i in table.ravel()), axis=-1)
+    batch = sizes_of(a, range(rank - 1))
+    return reshaped(onnx, flat, [*batch, Size(factor=n), Size(factor=n)], a, leading=rank - 1)
+
+
+@converts("_linalg_sumlogdiag")
+def sum_log_diagonal(onnx: OnnxModel, a: Value) -> str:
+    """``_linalg_sumlogdiag`` -> ``Log``, ``ReduceSum`` of the diagonal."""
+    logs = onnx.op("Log", extract_diagonal(onnx, a))
+    return reduce(onnx, "ReduceSum", logs, None if a.rank == 2 else [-1], keepdims=False)
+
+
+@converts("_linalg_syrk")
+def syrk(onnx: OnnxModel, a: Value, *, transpose: bool = False, alpha: float = 1.0) -> str:
+    """``_linalg_syrk`` -> ``MatMul`` of a matrix and its transpose."""
+    flipped = matrix_transpose(onnx, a, known_rank(a))
+    factors = (flipped, a) if transpose else (a, flipped)
+    return _product(onnx, factors, alpha, a.dtype)
+
+
+@converts("_linalg_trmm")
+def trmm(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    transpose: bool = False,
+    rightside: bool = False,
+    lower: bool = True,
+    alpha: float = 1.0,
+) -> str:
+    """``_linalg_trmm`` -> ``Trilu``, ``MatMul``."""
+    triangle = onnx.op("Trilu", a, upper=int(not lower))
+    if transpose:
+        triangle = matrix_transpose(onnx, triangle, known_rank(a))
+    factors = (b, triangle) if rightside else (triangle, b)
+    return _product(onnx, factors, alpha, a.dtype)
+
+
+@converts("_linalg_trsm")
+def trsm(
+    onnx: OnnxModel,
+    a: Value,
+    b: Value,
+    *,
+    transpose: bool = False,
+    rightside: bool = False,
+    lower: bool = True,
+    alpha: float = 1.0,
+) -> str:
+    """``_linalg_trsm`` -> substitution, row by row."""
+    rank, count = known_rank(a), _steps(a)
+    matrix: Operand = a
+    right = _scaled(onnx, b, alpha, a.dtype)
+    if rightside:  # X A = B is solved as A^T X^T = B^T
+        right = matrix_transpose(onnx, right, rank)
+    if transpose != rightside:
+        matrix, lower = matrix_transpose(onnx, a, rank), not lower
+    solved = _substituted(onnx, matrix, right, count, lower)
+    return matrix_transpose(onnx, solved, rank) if rightside else solved
+
+
+@converts("_linalg_potrf")
+def potrf(onnx: OnnxModel, a: Value) -> str:
+    """``_linalg_potrf`` -> Cholesky's columns, one after the other."""
+    rank, count = known_rank(a), _steps(a)
+    rest: Operand = a
+    columns = []
+    for i in range(count):
+        column, pivot = _column(onnx, rest, i), _element(onnx, rest, i)
+        below = onnx.constant(np.arange(count).reshape(-1, 1) >= i, a.dtype)
+        column = onnx.op("Mul", onnx.op("Div", column, onnx.op("Sqrt", pivot)), below)
+        columns.append(column)
+        if i + 1 < count:
+            row = matrix_transpose(onnx, column, rank)
+            rest = onnx.op("Sub", rest, onnx.op("Mul", column, row))
+    return onnx.op("Concat", *columns, axis=-1)
+
+
+@converts("_linalg_potri")
+def potri(onnx: OnnxModel, a: Value) -> str:
+    """``_linalg_potri`` -> substitution, row by row, then the product of the two inverses."""
+    count = _steps(a)
+    identity = onnx.constant(np.eye(count), a.dtype)
+    inverse = _substituted(onnx, a, identity, count, lower=True)
+    return onnx.op("MatMul", matrix_transpose(onnx, inverse, known_rank(a)), inverse)
+
+
+@converts("_linalg_det")
+def det(onnx: OnnxModel, a: Value) -> str:
+    """``_linalg_det`` -> ``Det``."""
+    return _number_per_matrix(onnx, a, onnx.op("Det", a))
+
+
+@converts("_linalg_slogdet")
+def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
+    """``_linalg_slogdet`` -> Gauss's pivots, row by row; their signs and logarithms."""
+    pivots, swaps, _ = _eliminated(onnx, a, None)
+    all_pivots = onnx.op("Concat", *pivots, axis=-1)
+    signs = onnx.op("Concat", onnx.op("Sign", all_pivots), *swaps, axis=-1)
+    axes = [-2, -1]
+    sign = onnx.op("ReduceProd", signs, axes=axes, keepdims=0)
+    logs = onnx.op("Log", onnx.op("Abs", all_pivots))
+    total = onnx.op("ReduceSum", logs, onnx.ints(axes), keepdims=0)
+    return _number_per_matrix(onnx, a, sign), _number_per_matrix(onnx, a, total)
+
+
+@converts("_linalg_inverse")
+def inverse(onnx: OnnxModel, a: Value) -> str:
+    """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row."""
+    identity = onnx.constant(np.eye(_steps(a)), a.dtype)
+    return str(_eliminated(onnx, a, identity)[2])
+
+
+@converts("_linalg_gelqf")
+def gelqf(onnx: OnnxModel, a: Value) -> tuple[str, str]:
+    """``_linalg_gelqf`` -> Householder's reflections, row by row."""
+    rank, rows, columns = known_rank(a), _steps(a, -2), known_size(a, -1)
+    rest: Operand = a
+    mirrors = []
+    for i in range(min(rows, columns - 1)):  # the last of a square needs none
+        mirrors.append(_householder(onnx, _row(onnx, rest, i), i, columns, a.dtype))
+        rest = _reflected(onnx, rest, *mirrors[-1], rank)
+    q: Operand = onnx.constant(np.eye(rows, columns), a.dtype)
+    for mirror in reversed(mirrors):
+        q = _reflected(onnx, q, *mirror, rank)
+    square = onnx.op("Slice", rest, onnx.ints([0]), onnx.ints([rows]), onnx.ints([-1]))
+    # a matrix of one row and column is its own L
+    whole = q if mirrors else onnx.op("Expand", q, onnx.op("Shape", a))
+    return str(whole), onnx.op("Trilu", square, upper=0)
+
+
+def _number_per_matrix(onnx: OnnxModel, a: Value, made: str) -> str:
+    if known_rank(a) > 2 or mx.util.is_np_shape():
+        return made
+    return onnx.op("Reshape", made, onnx.ints([1]))
+
+
+def _steps(a: Value, axis: int = -1) -> int:
+    count = known_size(a, axis)
+    if count > MAX_STEPS:
+        raise UnsupportedOp(f"{count} rows would be {count} steps; {MAX_STEPS} are written at most")
+    return count
+
+
+def _scaled(onnx: OnnxModel, x: Operand, factor: float, dtype: str) -> Operand:
+    return x if factor == 1 else onnx.op("Mul", x, onnx.constant(factor, dtype))
+
+
+def _product(onnx: OnnxModel, factors: tuple[Operand, Operand], alpha: float, dtype: str) -> str:
+    product = onnx.op("MatMul", *factors)
+    return product if alpha == 1 else onnx.op("Mul", product, onnx.constant(alpha, dtype))
+
+
+def _row(onnx: OnnxModel, a: Operand, i: int) -> str:
+    return onnx.op("Slice", a, onnx.ints([i]), onnx.ints([i + 1]), onnx.ints([-2]))
+
+
+def _column(onnx: OnnxModel, a: Operand, i: int) -> str:
+    return onnx.op("Slice", a, onnx.ints([i]), onnx.ints([i + 1]), onnx.ints([-1]))
+
+
+def _element(onnx: OnnxModel, a: Operand, i: int) -> str:
+    """Return the element (i, i) as a (1, 1) matrix."""
+    axes = onnx.ints([-2, -1])
+    return onnx.op("Slice", a, onnx.ints([i, i]), onnx.ints([i + 1, i + 1]), axes)
+
+
+def _substituted(onnx: OnnxModel, a: Operand, b: Operand, count: int, lower: bool) -> str:
+    """Solve ``a x = b`` for a triangular matrix."""
+    found: dict[int, str] = {}
+    for i in range(count) if lower else reversed(range(count)):
+        found[i] = onnx.op("Div", _row(onnx, b, i), _element(onnx, a, i))
+        if len(found) < count:
+            b = onnx.op("Sub", b, onnx.op("Mul", _column(onnx, a, i), found[i]))
+    return onnx.op("Concat", *(found[i] for i in range(count)), axis=-2)
+
+
+def _eliminated(onnx: OnnxModel, a: Value, b: Operand) -> tuple[list[str], list[str], Operand]:
+    """Reduce `a` to the identity, each time with the largest pivot of the column.
+
+    Returns the pivots, the sign of each swap of rows, and the solution of ``a x = b``.
+    """
+    count = _steps(a)
+    rows = np.arange(count).reshape(-1, 1)
+    zero, one, minus_one = (onnx.constant(number, a.dtype) for number in (0, 1, -1))
+    left: Operand = a
+    pivots, signs = [], []
+    for i in range(count):
+        sizes = onnx.op("Abs", _column(onnx, left, i))
+        candidates = onnx.op("Where", onnx.constant(rows >= i, "bool"), sizes, minus_one)
+        best = onnx.op("ArgMax", candidates, axis=-2, keepdims=1)
+        signs.append(onnx.op("Where", _equal(onnx, best, i), one, minus_one))
+        there = onnx.op("Equal", onnx.constant(rows, "int64"), best)
+        left = _swapped(onnx, left, i, there, rows == i, a.dtype)
+        pivots.append(_element(onnx, left, i))
+        divisor = onnx.op("Where", onnx.op("Equal", pivots[-1], zero), one, pivots[-1])
+        factors = _column(onnx, left, i)
+        left = _cleared(onnx, left, i, divisor, factors, rows == i)
+        if b is not None:
+            b = _swapped(onnx, b, i, there, rows == i, a.dtype)
+            b = _cleared(onnx, b, i, divisor, factors, rows == i)
+    return pivots, signs, b
+
+
+def _equal(onnx: OnnxModel, index: str, i: int) -> str:
+    return onnx.op("Equal", index, onnx.constant(i, "int64"))
+
+
+def _swapped(onnx: OnnxModel, a: Operand, i: int, there: str, here: Marks, dtype: str) -> str:
+    """Swap the row `i` with the one that `there` marks."""
+    chosen = onnx.op("Where", there, a, onnx.constant(0, dtype))
+    other = onnx.op("ReduceSum", chosen, onnx.ints([-2]), keepdims=1)
+    mixed = onnx.op("Where", onnx.constant(here, "bool"), other, a)
+    return onnx.op("Where", there, _row(onnx, a, i), mixed)
+
+
+def _cleared(onnx: OnnxModel, a: Operand, i: int, divisor: str, factors: str, here: Marks) -> str:
+    """Divide the row `i` and subtract its multiples from all other rows."""
+    row = onnx.op("Div", _row(onnx, a, i), divisor)
+    others = onnx.op("Sub", a, onnx.op("Mul", factors, row))
+    return onnx.op("Where", onnx.constant(here, "bool"), row, others)
+
+
+def _householder(onnx: OnnxModel, row: str, i: int, columns: int, dtype: str) -> tuple[str, str]:
+    """Return the vector that mirrors the row's tail onto its element `i`, and 2 / its square.
+
+    As in LAPACK the element changes its sign, and a tail of zeros is left as it is.
+    """
+    index = np.arange(columns)
+    tail = onnx.op("Mul", row, onnx.constant(index > i, dtype))
+    element = onnx.op("Slice", row, onnx.ints([i]), onnx.ints([i + 1]), onnx.ints([-1]))
+    rest = onnx.op("ReduceSumSquare", tail, axes=[-1], keepdims=1)
+    zero, one = onnx.constant(0, dtype), onnx.constant(1, dtype)
+    norm = onnx.op("Sqrt", onnx.op("Add", rest, onnx.op("Mul", element, element)))
+    norm = onnx.op("Where", onnx.op("Less", element, zero), onnx.op("Neg", norm), norm)
+    head = onnx.op("Mul", onnx.op("Add", element, norm), onnx.constant(index == i, dtype))
+    vector = onnx.op("Add", tail, head)
+    square = onnx.op("ReduceSumSquare", vector, axes=[-1], keepdims=1)
+    flat = onnx.op("Equal", rest, zero)
+    factor = onnx.op("Div", onnx.constant(2, dtype), onnx.op("Where", flat, one, square))
+    return vector, onnx.op("Where", flat, zero, factor)
+
+
+def _reflected(onnx: OnnxModel, a: Operand, vector: str, factor: str, rank: int) -> str:
+    """Mirror the rows of `a` at the plane that `vector` stands on."""
+    along = onnx.op("MatMul", a, matrix_transpose(onnx, vector, rank))
+    shift = onnx.op("Mul", onnx.op("Mul", along, factor), vector)
+    return onnx.op("Sub", a, shift)
+
+
+def matrix_transpose(onnx: OnnxModel, a: Operand, rank: int) -> str:
+    """Exchange the last two axes."""
+    return onnx.op("Transpose", a, perm=[*range(rank - 2), rank - 1, rank - 2])

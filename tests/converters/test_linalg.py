@@ -1,0 +1,126 @@
+"""Linear algebra against MXNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import check_operator, check_refused, random_array
+
+A, B = mx.sym.var("a"), mx.sym.var("b")
+linalg = mx.sym.linalg
+BATCHES = [(), (2,), (2, 1, 3)]
+FLOATS = ["float32", "float64"]
+
+
+def _matrices(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    """Return matrices that are far from singular, their rows in no good order."""
+    made = random_array(shape, "float64") + 3 * np.eye(*shape[-2:])
+    return made[..., ::-1, :].astype(dtype)
+
+
+def _positive(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    made = random_array(shape, "float64")
+    return (made @ np.swapaxes(made, -1, -2) + np.eye(shape[-1])).astype(dtype)
+
+
+@pytest.mark.parametrize("offset", [0, 1, -1, 3, -2])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_diagonals_and_triangles(batch: tuple[int, ...], offset: int) -> None:
+    check_operator(linalg.extractdiag(A, offset=offset), {"a": (*batch, 4, 4)})
+    check_operator(linalg.makediag(A, offset=offset), {"a": (*batch, 3)})
+    for lower in (True, False):
+        attrs = {"offset": offset, "lower": lower}
+        check_operator(linalg.extracttrian(A, **attrs), {"a": (*batch, 4, 4)})
+        for length in (1, 3, 10):
+            check_operator(linalg.maketrian(A, **attrs), {"a": (*batch, length)})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_sumlogdiag(batch: tuple[int, ...], dtype: str) -> None:
+    check_operator(linalg.sumlogdiag(A), {"a": _positive((*batch, 3, 3), dtype)})
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_syrk(batch: tuple[int, ...], transpose: bool) -> None:
+    for alpha in (1.0, 0.3):
+        symbol = linalg.syrk(A, transpose=transpose, alpha=alpha)
+        check_operator(symbol, {"a": (*batch, 3, 4)})
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("rightside", [False, True])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_triangular(batch: tuple[int, ...], transpose: bool, rightside: bool, lower: bool) -> None:
+    attrs = {"transpose": transpose, "rightside": rightside, "lower": lower, "alpha": 0.7}
+    a = random_array((*batch, 4, 4)) + 3 * np.eye(4, dtype="float32")
+    b = random_array((*batch, 2, 4) if rightside else (*batch, 4, 2))
+    for op in (linalg.trmm, linalg.trsm):
+        check_operator(op(A, B, **attrs), {"a": a, "b": b})
+        check_operator(op(A, B, **attrs), {"b": b}, {"a": a})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_cholesky(batch: tuple[int, ...], n: int, dtype: str) -> None:
+    a = _positive((*batch, n, n), dtype)
+    check_operator(linalg.potrf(A), {"a": a})
+    check_operator(linalg.potri(A), {"a": np.linalg.cholesky(a)})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [1, 2, 6])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_elimination(batch: tuple[int, ...], n: int, dtype: str) -> None:
+    a = {"a": _matrices((*batch, n, n), dtype)}
+    check_operator(linalg.inverse(A), a)
+    check_operator(linalg.slogdet(A), a)
+    if dtype == "float32":
+        check_operator(linalg.det(A), a)
+
+
+def test_elimination_of_singular_matrices() -> None:
+    a = {"a": np.array([[[0, 0], [0, 0]], [[1, 2], [2, 4]], [[0, 1], [2, 0]]], "float32")}
+    check_operator(linalg.slogdet(A), a)
+    check_operator(linalg.det(A), a)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 3), (2, 5), (4, 5), (1, 3)])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_gelqf(batch: tuple[int, ...], rows: int, columns: int, dtype: str) -> None:
+    check_operator(linalg.gelqf(A), {"a": random_array((*batch, rows, columns), dtype)})
+
+
+def test_gelqf_of_rows_without_tails() -> None:
+    a = np.array([[2, 0, 0], [1, -3, 0], [4, 5, 0]], "float32")
+    check_operator(linalg.gelqf(A), {"a": a})
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_factorization(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 8), "n")
+    batch = tuple(data.draw(st.lists(st.integers(1, 3), max_size=2), "batch"))
+    a = _positive((*batch, n, n), "float64")
+    for symbol in (linalg.potrf(A), linalg.inverse(A), linalg.slogdet(A), linalg.gelqf(A)):
+        check_operator(symbol, {"a": a}, rtol=1e-8, atol=1e-8)  # the matrices' condition
+
+
+@pytest.mark.parametrize(
+    ("symbol", "shape", "sentence"),
+    [
+        (linalg.potrf(A), (65, 65), "65 rows would be 65 steps"),
+        (linalg.syevd(A), (3, 3), "iterates until the eigenvalues converge"),
+    ],
+)
+def test_refused(symbol: Any, shape: tuple[int, ...], sentence: str) -> None:
+    check_refused(symbol, {"a": shape}, sentence)

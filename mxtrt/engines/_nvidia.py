@@ -134,7 +134,7 @@ class Api:
             TensorRT cannot use the GPU, or there is none.
         """
         if self._builder is None:
-            self._builder = self._make(self.module.Builder)
+            self._builder = immortal(self._make(self.module.Builder))
             plugins = getattr(self.module, "init_libnvinfer_plugins", None)
             if plugins is not None:
                 plugins(self.logger, "")

@@ -1,0 +1,290 @@
+"""TensorRT through mxtrt, beside the same engines by hand, and beside MXNet on all cores.
+
+    python benchmarks/gpu.py [--models NAME,…] [--batch 1,8,32,128] [--precision fp32,fp16]
+                             [--budget SECONDS] [--json FILE]
+
+Every engine is built for one batch size. Milliseconds for one batch, medians of calls that wait
+for their result:
+
+    MXNet       MXNet's executor on the CPU, with all cores
+    mxtrt       the optimised symbol's executor, arrays on the CPU
+    by hand     the same engine with NumPy arrays: copied to pinned memory, there and back
+    pinned      the same engine, from pinned memory to pinned memory
+    mxtrt GPU   the engine through mxtrt on arrays that lie on the GPU
+    raw         the same engine by execute_async_v3, on device memory
+    graph       the same as a CUDA graph
+    queued      one of 20 enqueued without waiting in between
+
+The largest difference from MXNet is relative to MXNet's largest output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+import mxtrt  # isort: skip  # first: it makes MXNet importable
+import mxnet as mx
+import numpy as np
+import zoo_models
+from timing import interleaved_medians, print_table, write_json
+
+from mxtrt.arrays import TYPE_FLAGS
+from mxtrt.engines._cuda import Graph
+from mxtrt.engines._execution import LoadedPlan
+from mxtrt.errors import MxtrtError
+from mxtrt.operator import engines
+
+MODELS = ("resnet50_v1", "mobilenet1.0", "inceptionv3", "densenet121", "vgg16")
+COLUMNS = ("MXNet", "mxtrt", "by hand", "pinned", "mxtrt GPU", "raw", "graph", "queued")
+QUEUED = 20
+
+
+class DeviceArray:
+    """Device memory as the bridge hands over one of MXNet's arrays on the GPU."""
+
+    device_type = 2
+
+    def __init__(self, plan: LoadedPlan, array: np.ndarray) -> None:
+        self.memory = plan.gpu.device_memory(array.nbytes)
+        self.address, self.shape = int(self.memory), array.shape
+        self.dtype, self.device_id = TYPE_FLAGS[array.dtype.name], plan.gpu.index
+
+
+class ByHand:
+    """The engine of an optimised symbol, run without mxtrt."""
+
+    def __init__(self, plan: LoadedPlan, images: np.ndarray, output: np.ndarray) -> None:
+        self.plan, self.gpu, self.images, self.result = plan, plan.gpu, images, output.copy()
+        [source], [target] = plan.inputs, plan.outputs
+        self.stream = self.gpu.stream()
+        self.context = plan.engine.create_execution_context()
+        self.input, self.output = DeviceArray(plan, images), DeviceArray(plan, output)
+        self.context.set_tensor_address(source.name, self.input.address)
+        self.context.set_tensor_address(target.name, self.output.address)
+        self.pinned_in = self._pinned(images)
+        self.pinned_out = self._pinned(output)
+        self.pinned_in[...] = images
+        self.gpu.to_device(self.input.address, self.pinned_in, self.stream)
+        self.raw()
+        self.captured = self._capture()
+
+    def _pinned(self, array: np.ndarray) -> np.ndarray:
+        return self.gpu.pinned_memory(array.nbytes).view(array.dtype).reshape(array.shape)
+
+    def _capture(self) -> Graph | None:
+        try:
+            return Graph(self.stream.handle, self._enqueue)
+        except (MxtrtError, OSError) as error:
+            print(f"no CUDA graph: {error}", file=sys.stderr)
+            return None
+
+    def _enqueue(self) -> bool:
+        return bool(self.context.execute_async_v3(self.stream.handle))
+
+    def raw(self) -> None:
+        self._enqueue()
+        self.stream.synchronize()
+
+    def graph(self) -> None:
+        self.captured.launch()
+        self.stream.synchronize()
+
+    def queued(self) -> float:
+        """Return the seconds that one of many takes; the faster of the engine and its graph."""
+        best = []
+        for enqueue in (self._enqueue, *([self.captured.launch] if self.captured else [])):
+            taken = []
+            for _ in range(5):
+                start = time.perf_counter()
+                for _ in range(QUEUED):
+                    enqueue()
+                self.stream.synchronize()
+                taken.append((time.perf_counter() - start) / QUEUED)
+            best.append(statistics.median(taken))
+        return min(best)
+
+    def pinned(self) -> None:
+        self.gpu.to_device(self.input.address, self.pinned_in, self.stream)
+        self._enqueue()
+        self.gpu.to_host(self.pinned_out, self.output.address, self.stream)
+        self.stream.synchronize()
+
+    def numpy(self) -> None:
+        np.copyto(self.pinned_in, self.images)
+        self.pinned()
+        np.copyto(self.result, self.pinned_out)
+
+    def through_mxtrt(self) -> None:
+        self.plan.execute([self.input], [self.output], self.stream.handle)
+        self.stream.synchronize()
+
+    def close(self) -> None:
+        if self.captured is not None:
+            self.captured.close()
+        self.plan._on_streams.clear()
+        self.context = None
+        for array in (self.input, self.output):
+            array.memory.free()
+        for pinned in (self.pinned_in, self.pinned_out):
+            self.gpu.unpin(pinned.base)
+
+
+def image_size(model: str) -> int:
+    return 299 if model == "inceptionv3" else 224
+
+
+def executor(symbol: mx.sym.Symbol, data: mx.nd.NDArray, params: Any) -> Callable[[], Any]:
+    """Return one forward pass of a bound executor, waited for."""
+    args, aux = params
+    bound = symbol.bind(mx.cpu(), {"data": data, **args}, aux_states=aux, grad_req="null")
+
+    def call() -> mx.nd.NDArray:
+        output = bound.forward(is_train=False)[0]
+        output.wait_to_read()
+        return output
+
+    return call
+
+
+class Reference:
+    """What MXNet computes, and how long it takes, for each model and batch size."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.known: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
+
+    def __call__(
+        self, model: str, batch: int, symbol: mx.sym.Symbol, data: mx.nd.NDArray, params: Any
+    ) -> tuple[np.ndarray, float]:
+        if (model, batch) not in self.known:
+            call, taken = executor(symbol, data, params), []
+            output = call().asnumpy()
+            end = time.perf_counter() + self.seconds
+            while not taken or (time.perf_counter() < end and len(taken) < 20):
+                start = time.perf_counter()
+                call()
+                taken.append(time.perf_counter() - start)
+            self.known[model, batch] = output, statistics.median(taken)
+        return self.known[model, batch]
+
+
+def measure(
+    model: str, batch: int, precision: str, net: Any, reference: Reference, seconds: float
+) -> dict[str, Any]:
+    """Return the milliseconds of every column, the build's seconds and the difference."""
+    symbol, args, aux = net
+    size = image_size(model)
+    images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+    data = mx.nd.array(images)
+    output, mxnet_seconds = reference(model, batch, symbol, data, (args, aux))
+    start = time.perf_counter()
+    optimized, kept = mxtrt.optimize(
+        symbol, (args, aux), shapes={"data": images.shape}, engine="tensorrt",
+        precision=precision, strict=True,
+    )  # fmt: skip
+    build = time.perf_counter() - start
+    [engine] = engines(optimized)
+    [(_, plan)] = engine._plans[0]
+    call = executor(optimized, data, kept)
+    found = call().asnumpy()
+    with plan.gpu:
+        hand = ByHand(plan, images, output)
+        candidates: dict[str, Callable[[], Any]] = {
+            "mxtrt": call,
+            "by hand": hand.numpy,
+            "pinned": hand.pinned,
+            "mxtrt GPU": hand.through_mxtrt,
+            "raw": hand.raw,
+        }
+        if hand.captured is not None:
+            candidates["graph"] = hand.graph
+        medians = interleaved_medians(candidates, seconds=seconds, rounds=5)
+        medians["queued"] = hand.queued()
+        hand.close()
+    mxtrt.release(optimized)
+    difference = np.abs(found - output).max() / np.abs(output).max()
+    return {
+        "model": model,
+        "precision": precision,
+        "batch": batch,
+        "milliseconds": {"MXNet": mxnet_seconds * 1e3, **{n: s * 1e3 for n, s in medians.items()}},
+        "build_seconds": build,
+        "difference": float(difference),
+        "top1_equal": bool((found.argmax(1) == output.argmax(1)).all()),
+        "cuda_graph_used": bool(plan.cuda_graph),
+    }
+
+
+def table(results: list[dict[str, Any]]) -> None:
+    """Print the results."""
+    head = ["model", "", "batch", *(f"{c} ms" for c in COLUMNS), "images/s", "× MXNet",
+            "over pinned", "over raw", "difference", "build s"]  # fmt: skip
+    rows = [head]
+    for result in results:
+        if "error" in result:
+            rows.append([result["model"], result["precision"], str(result["batch"]),
+                         *[""] * (len(head) - 4), result["error"][:60]])  # fmt: skip
+            continue
+        ms = result["milliseconds"]
+        best = min(ms["raw"], ms.get("graph", ms["raw"]))
+        rows.append(
+            [
+                result["model"],
+                result["precision"],
+                str(result["batch"]),
+                *(f"{ms[c]:.3f}" if c in ms else "" for c in COLUMNS),
+                f"{result['batch'] / ms['mxtrt'] * 1e3:.0f}",
+                f"{ms['MXNet'] / ms['mxtrt']:.0f}",
+                f"{(ms['mxtrt'] / ms['pinned'] - 1) * 100:+.1f} %",
+                f"{(ms['mxtrt GPU'] / best - 1) * 100:+.1f} %",
+                f"{result['difference']:.1e}",
+                f"{result['build_seconds']:.1f}",
+            ]
+        )
+    print_table(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--batch", default="128,1,8,32")
+    parser.add_argument("--precision", default="fp16,fp32")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each column")
+    parser.add_argument("--budget", type=float, default=1e9, help="start nothing after so long")
+    parser.add_argument("--json")
+    given = parser.parse_args()
+    end = time.perf_counter() + given.budget
+    reference, results = Reference(seconds=given.seconds), []
+    nets: dict[str, Any] = {}
+    batches = [int(batch) for batch in given.batch.split(",")]
+    for model in given.models.split(","):
+        for precision in given.precision.split(","):
+            for batch in batches:
+                if time.perf_counter() > end:
+                    print(f"no time for {model} {precision} {batch}", file=sys.stderr)
+                    continue
+                if model not in nets:
+                    nets = {model: zoo_models.zoo_model(model)}
+                try:
+                    result = measure(model, batch, precision, nets[model], reference, given.seconds)
+                except (MxtrtError, mx.base.MXNetError, ValueError, RuntimeError) as error:
+                    result = {"model": model, "precision": precision, "batch": batch,
+                              "error": str(error)}  # fmt: skip
+                results.append(result)
+                print(result, file=sys.stderr, flush=True)
+                write_json(given.json, results)
+    table(results)
+
+
+if __name__ == "__main__":
+    main()

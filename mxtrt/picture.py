@@ -120,8 +120,9 @@ class _Drawing:
     def lines(self) -> Iterator[str]:
         yield "digraph mxtrt {"
         yield _DEFAULTS
+        read = {value for node in self.graph.nodes for value in self._reads(node)}
         for i, value in enumerate(self.inputs):
-            if value in self.graph.consumers or value in self.graph.heads:
+            if value in read or value in self.graph.heads:
                 yield f"  i{i} [{_attributes(label=_tensor(value), shape='ellipse')}]"
         for i, (part, title) in enumerate(self.parts.items()):
             yield from self._cluster(i, part, title)
@@ -169,7 +170,7 @@ class _Drawing:
         ids.update({v: self.box_of[n].id for v, n in self.graph.producer.items()})
         drawn: set[tuple[str, str, Value]] = set()
         for node in self.graph.nodes:
-            for value in node.inputs:
+            for value in self._reads(node):
                 edge = (ids.get(value, ""), self.box_of[node].id, value)
                 if edge[0] and edge[0] != edge[1] and edge not in drawn:
                     drawn.add(edge)
@@ -181,6 +182,13 @@ class _Drawing:
     def _edge(self, start: str, end: str, value: Value, labelled: bool) -> str:
         label = f" [{_attributes(label=f' {format_shape(value.shape)} {value.dtype}')}]"
         return f"  {start} -> {end}{label if labelled else ''}"
+
+    def _reads(self, node: Node) -> Iterator[Value]:
+        """Yield what a node reads; engines do not read the labels of training heads."""
+        part = self.part_of.get(node)
+        for value in node.inputs:
+            if value in self.graph.producer or part is None or value in part.inputs:
+                yield value
 
     def _crosses(self, value: Value, reader: Node) -> bool:
         """Say whether the value goes into a part or out of one, from another node."""

@@ -99,7 +99,7 @@ class Report:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """What the model reads at run time."""
+        """What the model reads at run time, labels included."""
         return tuple(value for value in self.graph.variables if not value.is_param)
 
     @cached_property

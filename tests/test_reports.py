@@ -257,6 +257,17 @@ def test_branches_are_not_joined() -> None:
     assert source.count(" -> o1") == 1
 
 
+def test_labels_that_no_engine_reads_are_not_drawn() -> None:
+    symbol = mx.sym.SoftmaxOutput(dense_net(("a",)), name="softmax")
+    params = weights(symbol, data=(1, 8), softmax_label=(1,))
+    moved, stays = (
+        mxtrt.explain(symbol, params, shapes={"data": (None, 8)}, exclude_ops=ops).to_dot()
+        for ops in ([], ["SoftmaxOutput"])
+    )
+    assert "softmax_label" not in moved
+    assert "softmax_label" in stays
+
+
 def test_picture_of_an_unknown_kind(tmp_path: Path) -> None:
     report = left_in_the_middle()
     with pytest.raises(BadOption, match=r"\.svg, \.png or \.pdf; did you mean 'svg'\?"):

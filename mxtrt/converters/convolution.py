@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from .shape import INFERRED, Size, reshaped, sizes_of
 
 CHANNELS_LAST = {"NWC", "NHWC", "NDHWC"}
 
@@ -81,6 +85,60 @@ def deconvolution(
             near, odd = [(n + 1) // 2 for n in surplus], [n % 2 for n in surplus]
             made = _transposed(onnx, operands, near, odd, attrs)
     return channels_last_again(onnx, made, layout)
+
+
+@converts("im2col")
+def im2col(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    dilate: tuple[int, ...] = (),
+    pad: tuple[int, ...] = (),
+) -> str:
+    """``im2col`` -> ``Conv`` with a kernel of one 1 for each place in the window."""
+    planes = onnx.op("Reshape", x, onnx.ints([-1, 1, *[0] * len(kernel)]))
+    columns = onnx.op(
+        "Conv",
+        planes,
+        _one_for_each_place(onnx, kernel, x.dtype),
+        strides=stride or None,
+        dilations=dilate or None,
+        pads=pad * 2 or None,
+    )
+    sizes = [*sizes_of(x, [0]), Size(x, (1,), factor=prod(kernel)), INFERRED]
+    return reshaped(onnx, columns, sizes, x, leading=0)
+
+
+@converts("col2im")
+def col2im(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    output_size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...] = (),
+    dilate: tuple[int, ...] = (),
+    pad: tuple[int, ...] = (),
+) -> str:
+    """``col2im`` -> ``ConvTranspose`` with a kernel of one 1 for each place in the window."""
+    ones, none = (1,) * len(kernel), (0,) * len(kernel)
+    stride, dilate, pad = stride or ones, dilate or ones, pad or none
+    room = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(output_size, pad, dilate, kernel)]
+    counts = [n // s + 1 for n, s in zip(room, stride)]
+    rest = [n % s for n, s in zip(room, stride)]
+    columns = onnx.op("Reshape", x, onnx.ints([-1, prod(kernel), *counts]))
+    weight = _one_for_each_place(onnx, kernel, x.dtype)
+    attrs = {"strides": stride, "dilations": dilate}
+    planes = _transposed(onnx, (columns, weight), pad, rest, attrs)
+    depth = Size(x, (1,), divisor=prod(kernel))
+    sizes = [*sizes_of(x, [0]), depth, *(Size(factor=n) for n in output_size)]
+    return reshaped(onnx, planes, sizes, x, leading=0)
+
+
+def _one_for_each_place(onnx: OnnxModel, kernel: tuple[int, ...], dtype: str) -> str:
+    return onnx.constant(np.eye(prod(kernel)).reshape(-1, 1, *kernel), dtype)
 
 
 def channels_first(onnx: OnnxModel, x: Value, layout: str | None) -> Operand:

@@ -12,6 +12,7 @@ from ..onnx_model import OnnxModel
 from ..registry import converts
 from . import size_vector
 from .convolution import deconvolution
+from .shape import Size, reshaped, sizes_of
 
 Length = Union[int, str]
 """A size: a number, or the name of an int64 vector of one element that holds it at run time."""
@@ -190,6 +191,34 @@ def crop(
             starts.append(start)
         ends.append(calculate(onnx, "Add", starts[-1], length))
     return onnx.op("Slice", x, vector(onnx, *starts), vector(onnx, *ends), onnx.ints([2, 3]))
+
+
+@converts("depth_to_space")
+def depth_to_space(onnx: OnnxModel, x: Value, *, block_size: int) -> str:
+    """``depth_to_space`` -> ``DepthToSpace``; integers by ``Transpose``."""
+    b = block_size
+    if x.dtype not in {"int32", "int64"}:
+        return onnx.op("DepthToSpace", x, blocksize=b, mode="DCR")
+    depth = Size(x, (1,), divisor=b * b)
+    batch, height, width = sizes_of(x, (0, 2, 3))
+    blocks = [batch, Size(factor=b), Size(factor=b), depth, height, width]
+    parts = onnx.op("Transpose", reshaped(onnx, x, blocks, x, 1), perm=[0, 3, 4, 1, 5, 2])
+    sizes = [batch, depth, Size(x, (2,), factor=b), Size(x, (3,), factor=b)]
+    return reshaped(onnx, parts, sizes, x, leading=1)
+
+
+@converts("space_to_depth")
+def space_to_depth(onnx: OnnxModel, x: Value, *, block_size: int) -> str:
+    """``space_to_depth`` -> ``SpaceToDepth``; integers by ``Transpose``."""
+    b = block_size
+    if x.dtype not in {"int32", "int64"}:
+        return onnx.op("SpaceToDepth", x, blocksize=b)
+    height, width = Size(x, (2,), divisor=b), Size(x, (3,), divisor=b)
+    leading = sizes_of(x, (0, 1))
+    blocks = [*leading, height, Size(factor=b), width, Size(factor=b)]
+    parts = onnx.op("Transpose", reshaped(onnx, x, blocks, x, 2), perm=[0, 3, 5, 1, 2, 4])
+    sizes = [leading[0], Size(x, (1,), factor=b * b), height, width]
+    return reshaped(onnx, parts, sizes, x, leading=1)
 
 
 def length_of(onnx: OnnxModel, x: Value, axis: int) -> Length:

@@ -18,7 +18,7 @@ from ..onnx_model import OnnxModel, Operand
 from ..registry import converts, refuses
 from . import known_rank, known_size
 from .reduction import reduce
-from .shape import Size, reshaped, sizes_of
+from .shape import INFERRED, Size, reshaped, sizes_of
 
 MAX_STEPS = 64
 
@@ -216,6 +216,17 @@ def gelqf(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     # a matrix of one row and column is its own L
     whole = q if mirrors else onnx.op("Expand", q, onnx.op("Shape", a))
     return str(whole), onnx.op("Trilu", square, upper=0)
+
+
+@converts("khatri_rao")
+def khatri_rao(onnx: OnnxModel, *matrices: Value) -> str:
+    """``khatri_rao`` -> ``Mul`` of every row with every row."""
+    made: Operand = matrices[0]
+    columns = sizes_of(matrices[0], [1])
+    for matrix in matrices[1:]:
+        products = onnx.op("Mul", onnx.op("Unsqueeze", made, onnx.ints([1])), matrix)
+        made = reshaped(onnx, products, [INFERRED, *columns], like=matrix, leading=0)
+    return onnx.op("Identity", made) if len(matrices) == 1 else str(made)
 
 
 def _number_per_matrix(onnx: OnnxModel, a: Value, made: str) -> str:

@@ -9,6 +9,7 @@ from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import known_rank, normalized_axis
+from .reduction import reduce, reduced_axes
 
 BATCH_NORM_EPS = float(np.float32(1e-3))  # MXNet's default, a float32 in a double
 
@@ -175,6 +176,18 @@ def _mean_and_std(
     var = onnx.op("ReduceMean", squares, axes=[axis], keepdims=keepdims)
     std = onnx.op("Sqrt", onnx.op("Add", var, onnx.constant(eps, dtype)))
     return mean if keepdims else onnx.op("Squeeze", mean, onnx.ints([axis])), std
+
+
+@converts("moments")
+def moments(
+    onnx: OnnxModel, x: Value, *, axes: tuple[int, ...] | None = None, keepdims: bool = False
+) -> tuple[str, str]:
+    """``moments`` -> ``ReduceMean`` of the data, and of the squared distances from it."""
+    reduced = reduced_axes(x, axes, exclude=False)
+    centred = onnx.op("Sub", x, onnx.op("ReduceMean", x, axes=reduced, keepdims=1))
+    squares = onnx.op("Mul", centred, centred)
+    mean = reduce(onnx, "ReduceMean", x, reduced, keepdims)
+    return mean, reduce(onnx, "ReduceMean", squares, reduced, keepdims)
 
 
 @converts("L2Normalization")

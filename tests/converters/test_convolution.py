@@ -186,3 +186,27 @@ def test_any_convolution(data: st.DataObject) -> None:
         no_bias=data.draw(st.booleans(), "no_bias"),
         **per_axis,
     )
+
+
+COLUMNS = [
+    {"kernel": (3, 2)},
+    {"kernel": (3, 2), "stride": (2, 3), "pad": (1, 2)},
+    {"kernel": (2, 2), "dilate": (2, 3)},
+    {"kernel": (1, 1), "stride": (3, 2)},
+]
+
+
+# over other than two axes MXNet fails
+@pytest.mark.parametrize("attrs", COLUMNS)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 6), (1, 1, 5, 8)])
+def test_columns(shape: tuple[int, ...], attrs: dict[str, Any]) -> None:
+    symbol = mx.sym.im2col(mx.sym.var("data"), **attrs)
+    check_operator(symbol, {"data": shape})
+    columns = symbol.infer_shape(data=shape)[1][0]
+    symbol = mx.sym.col2im(mx.sym.var("data"), output_size=shape[2:], **attrs)
+    check_operator(symbol, {"data": columns})
+
+
+def test_float16_columns() -> None:
+    symbol = mx.sym.im2col(mx.sym.var("data"), kernel=(2, 2))
+    check_operator(symbol, {"data": random_array((1, 2, 4, 4), "float16")})

@@ -126,6 +126,17 @@ def test_crop(h_w: tuple[int, int], attrs: dict[str, Any]) -> None:
     check_operator(symbol, {"data": (2, 3, 5, 7), "like": (1, 1, *h_w)})
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int32", "int64", "uint8", "int8"]
+)
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_blocks(block: int, dtype: str) -> None:
+    deep = random_array((2, 2 * block**2, 3, 1), dtype)
+    check_operator(mx.sym.depth_to_space(DATA, block_size=block), {"data": deep})
+    wide = random_array((2, 3, 2 * block, block), dtype)
+    check_operator(mx.sym.space_to_depth(DATA, block_size=block), {"data": wide})
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_image(data: st.DataObject) -> None:

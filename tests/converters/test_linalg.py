@@ -105,6 +105,13 @@ def test_gelqf_of_rows_without_tails() -> None:
     check_operator(linalg.gelqf(A), {"a": a})
 
 
+@pytest.mark.parametrize("rows", [(2,), (2, 3), (3, 1, 2), (1, 2, 2, 3)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_khatri_rao(dtype: str, rows: tuple[int, ...]) -> None:
+    arrays = {f"m{i}": random_array((n, 4), dtype, i) for i, n in enumerate(rows)}
+    check_operator(mx.sym.khatri_rao(*map(mx.sym.var, arrays)), arrays)
+
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_factorization(data: st.DataObject) -> None:

@@ -130,6 +130,17 @@ def test_float16_norms(op: str) -> None:
     # 4e-3: MXNet subtracts the mean in float16, whose step near 2 is 2e-3
 
 
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (-1,), (0, 1, 2), (2, 0)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_moments(dtype: str, axes: tuple[int, ...], keepdims: bool) -> None:
+    made = mx.sym.moments(DATA, axes=axes, keepdims=keepdims)
+    symbol = mx.sym.Group([mx.sym.identity(made[i]) for i in (0, 1)])
+    # 5e-3: MXNet subtracts the mean in float16, whose step near 2 is 2e-3
+    atol = 5e-3 if dtype == "float16" else None
+    check_operator(symbol, {"data": random_array((2, 3, 4), dtype)}, atol=atol)
+
+
 @pytest.mark.parametrize("mode", ["instance", "channel", "spatial"])
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (1, 1, 2), (2, 3, 1, 1)])
 def test_l2_normalization(shape: tuple[int, ...], mode: str) -> None:

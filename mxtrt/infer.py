@@ -117,9 +117,7 @@ def to_shape(shape: Sequence[int] | None) -> Shape:
 
 
 def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
-    first, second, small = (
-        infer_node(node, [_fill(s, probe) for s in inputs]) for probe in (*PROBES, SMALLEST)
-    )
+    first, second, small = (_infer_at(node, inputs, probe) for probe in (*PROBES, SMALLEST))
     if first is None or second is None:
         return None
     third = second if small is None else small
@@ -128,6 +126,18 @@ def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | Non
         for known, a, b in zip(inputs, first[0], second[0])
     ]
     return read, [_agree(_agree(a, b), c) for a, b, c in zip(first[1], second[1], third[1])]
+
+
+def _infer_at(
+    node: Mapping[str, Any], inputs: Sequence[Shape], number: int
+) -> NodeShapes | None:
+    """Infer with `number` in place of unknown sizes, of those inputs too whose rank that shows."""
+    found = infer_node(node, [_fill(shape, number) for shape in inputs])
+    if found is None or all(shape is not None and None not in shape for shape in found[0]):
+        return found
+    if None in found[0]:  # the outputs say only what MXNet made of the other inputs
+        return found[0], [None] * len(found[1])
+    return infer_node(node, [_fill(shape, number) for shape in found[0]])
 
 
 def _fill(shape: Shape, number: int) -> Shape:

@@ -189,10 +189,11 @@ def test_cast(dtype: str, to: str) -> None:
 
 
 def check_partly_known(
-    symbol: mx.sym.Symbol, data: np.ndarray, shape: tuple[int | None, ...]
+    symbol: mx.sym.Symbol, data: np.ndarray, shape: tuple[int | None, ...] | None
 ) -> None:
-    """Check an operator where only some sizes are known: all of it has to move."""
-    options = {"shapes": {"data": shape}, "min_subgraph_size": 1}
+    """Check an operator where not all of the input's shape is known: all of it has to move."""
+    shapes = {} if shape is None else {"data": shape}
+    options = {"shapes": shapes, "min_subgraph_size": 1}
     assert not mxtrt.explain(symbol, {}, **options).left
     optimized, _ = mxtrt.optimize(symbol, {}, **options)
     for want, have in zip(run_mxnet(symbol, {"data": data}), run_mxnet(optimized, {"data": data})):
@@ -237,6 +238,24 @@ def test_any_reshape(case: tuple[Any, ...]) -> None:
     shape, known, codes, reverse = case
     symbol = mx.sym.Reshape(DATA, shape=codes, reverse=reverse)
     check_partly_known(symbol, random_array(shape), known)
+
+
+def test_unknown_ranks() -> None:
+    for symbol in [
+        mx.sym.Concat(DATA, mx.sym.ones((2, 3)), dim=0),
+        mx.sym.stack(DATA, DATA, axis=1),
+        mx.sym.Reshape(DATA, shape=(0, -1)),
+        mx.sym.Reshape(DATA, shape=(-3,)),
+        mx.sym.Reshape(DATA, shape=(-4, 2, -1, 0)),
+        mx.sym.transpose(DATA),
+        mx.sym.repeat(DATA, repeats=2),
+        mx.sym.reverse(DATA, axis=1),
+        mx.sym.slice(DATA, begin=(1, None), end=(None, -1)),
+        mx.sym.take(DATA, DATA),
+        mx.sym.reshape_like(DATA, DATA),
+        mx.sym.zeros_like(DATA),
+    ]:
+        check_partly_known(symbol, random_array((4, 3)), None)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -29,6 +29,9 @@ def load() -> None:
         compat.prepare()
         import mxnet as mx
 
+        from mxtrt import missing_shapes
+
         mx.library.load(str(_PATH), verbose=False)
         _bridge.attach(str(_PATH))
+        missing_shapes.guard()
         _loaded = True

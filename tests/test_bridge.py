@@ -487,30 +487,6 @@ def test_unknown_size():
     assert "pass its shape to bind/simple_bind/infer_shape" in text
 
 
-@pytest.mark.parametrize("known", [(2, 3, 4, 5), (2, 3)])
-def test_unknown_rank_of_one_of_several_inputs(known):
-    with engine(SumAndDifference(), "a", "b", outputs=2) as symbol:
-        text = message(lambda: symbol.infer_shape(a=known))
-    assert "the shape of input 1 of the engine" in text
-
-
-def test_unknown_rank_of_the_only_input():
-    # MXNet itself fails here before it asks the operator.
-    with engine(Identity(), "x") as symbol:
-        message(symbol.infer_shape)
-        assert run(symbol, x=mx.nd.ones(2))[0].sum() == 2
-
-
-def test_rank_in_the_symbol_turns_an_unknown_shape_into_a_sentence():
-    # Without the rank MXNet writes through a null pointer here: c_api.cc, infer_shape, adds up the
-    # ranks, of which an unknown one is -1, to find the size of its buffer.
-    key = uuid.uuid4().hex
-    variables = [mx.sym.var("a", shape=(0,)), mx.sym.var("b", shape=(0, 0))]
-    symbol = mx.sym._internal._mxtrt_engine(*variables, key=key, num_inputs=2, num_outputs=2)
-    assert "the shape of input 1" in message(lambda: symbol.infer_shape(a=(4,)))
-    assert "the shape of input 0" in message(lambda: symbol.simple_bind(mx.cpu(), b=(4, 2)))
-
-
 def test_sparse_input():
     with engine(Identity(), "x") as symbol:
         sparse = mx.nd.ones((2, 2)).tostype("csr")

@@ -54,12 +54,16 @@ class OnnxModel:
         The parameters that the model reads, by their ONNX name: MXNet's own arrays.
     inputs : list of Value
         What the model reads at run time, in the order of ONNX's inputs.
+    reals : dict of Value to str
+        Integer tensors that exist as float tensors too, before they were rounded: what is
+        quantised again is quantised from there.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.weights: dict[str, mx.nd.NDArray] = {}
         self.inputs: list[Value] = []
+        self.reals: dict[Value, str] = {}
         self._graph = onnx.GraphProto(name=name)
         self._names: set[str] = set()
         self._tensor_of: dict[Value, str] = {}

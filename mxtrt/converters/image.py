@@ -6,12 +6,15 @@ import operator
 from typing import Union
 
 import numpy as np
+import numpy.typing as npt
 
+from ..errors import UnsupportedOp
 from ..graph import Value
-from ..onnx_model import OnnxModel
+from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import size_vector
+from . import known_rank, known_size, size_vector
 from .convolution import deconvolution
+from .indexing import sliced
 from .shape import Size, reshaped, sizes_of
 
 Length = Union[int, str]
@@ -23,6 +26,21 @@ ARITHMETIC = {
     "Mul": operator.mul,
     "Div": operator.floordiv,
 }
+
+FLOATS = {"float16", "float32", "float64"}
+
+NEAREST = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
+
+LIGHT = np.array([55.46, 4.794, 1.148]) * [
+    [-0.5675, 0.7192, 0.4009],
+    [-0.5808, -0.0045, -0.8140],
+    [-0.5836, -0.6948, 0.4203],
+]
+"""The principal colours of ImageNet that MXNet adds in `_image_adjust_lighting`."""
 
 
 @converts("Pad")
@@ -71,13 +89,11 @@ def up_sampling(
 
 def _repeated(onnx: OnnxModel, x: Value, first: Value, scale: int) -> str:
     """Repeat the pixels of `x` until it is `scale` times as large as `first`."""
-    attrs = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
-    attrs["nearest_mode"] = "floor"
     if x is first:
         scales = onnx.constant([1, 1, scale, scale], "float32")
-        return onnx.op("Resize", x, None, scales, **attrs)
+        return onnx.op("Resize", x, None, scales, **NEAREST)
     lengths = [calculate(onnx, "Mul", length_of(onnx, first, axis), scale) for axis in (2, 3)]
-    return onnx.op("Resize", x, None, None, _image_shape(onnx, x, *lengths), **attrs)
+    return onnx.op("Resize", x, None, None, _image_shape(onnx, x, *lengths), **NEAREST)
 
 
 @converts("_contrib_BilinearResize2D")
@@ -219,6 +235,146 @@ def space_to_depth(onnx: OnnxModel, x: Value, *, block_size: int) -> str:
     parts = onnx.op("Transpose", reshaped(onnx, x, blocks, x, 2), perm=[0, 3, 5, 1, 2, 4])
     sizes = [leading[0], Size(x, (1,), factor=b * b), height, width]
     return reshaped(onnx, parts, sizes, x, leading=1)
+
+
+@converts("_image_to_tensor")
+def image_to_tensor(onnx: OnnxModel, x: Value) -> str:
+    """``_image_to_tensor`` -> ``Transpose``, ``Div`` by 255."""
+    numbers = x if x.dtype == "float32" else onnx.cast(x, "float32")
+    return onnx.op("Div", _channels_first(onnx, numbers, x), onnx.constant(255, "float32"))
+
+
+@converts("_image_normalize")
+def image_normalize(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+) -> str:
+    """``_image_normalize`` -> ``Sub``, ``Div`` for each channel; integers lose the fraction."""
+    inner = x.dtype if x.dtype in FLOATS else "float32"
+    numbers = x if inner == x.dtype else onnx.cast(x, inner)
+    centred = onnx.op("Sub", numbers, _per_channel(onnx, x, mean, inner))
+    made = onnx.op("Div", centred, _per_channel(onnx, x, std, inner))
+    if inner == x.dtype:
+        return made
+    whole = onnx.cast(made, "int32")  # what is too large for 8 bits wraps around, as in MXNet
+    return whole if x.dtype == "int32" else onnx.cast(whole, x.dtype)
+
+
+def _per_channel(onnx: OnnxModel, x: Value, values: tuple[float, ...], dtype: str) -> str:
+    if len(set(values)) == 1:
+        return onnx.constant(values[0], dtype)
+    values = values[: known_size(x, -3)]
+    return onnx.constant([[[value]] for value in values], dtype)
+
+
+@converts("_image_resize")
+def image_resize(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    size: tuple[int, ...] = (),
+    keep_ratio: bool = False,
+    interp: int = 1,
+) -> str:
+    """``_image_resize`` -> ``Resize``, or ``MatMul`` for the cubic filter."""
+    if interp > 2:
+        raise UnsupportedOp(f"interp={interp} is a filter of OpenCV's that ONNX does not have")
+    if interp > 0 and x.dtype not in FLOATS:
+        raise UnsupportedOp(f"interp={interp} of {x.dtype} follows OpenCV's fixed-point tables")
+    height, width = _wanted_size(x, size, keep_ratio)
+    image = _channels_first(onnx, x, x)
+    if interp == 2:
+        made = _cubic(onnx, image, x, height, width)
+    else:
+        made = _interpolated(onnx, image, x, height, width, interp)
+    return onnx.op("Transpose", made, perm=[1, 2, 0] if known_rank(x) == 3 else [0, 2, 3, 1])
+
+
+def _wanted_size(x: Value, size: tuple[int, ...], keep_ratio: bool) -> tuple[int, int]:
+    """Return the height and width that MXNet resizes to."""
+    if len(size) == 2:
+        return size[1], size[0]
+    if not keep_ratio:
+        return size[0], size[0]
+    height, width = known_size(x, -3), known_size(x, -2)
+    return size[0] * height // min(height, width), size[0] * width // min(height, width)
+
+
+def _interpolated(
+    onnx: OnnxModel, image: str, x: Value, height: int, width: int, interp: int
+) -> str:
+    attrs = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    single = known_rank(x) == 3
+    batch = 1 if single else length_of(onnx, x, 0)
+    shape = vector(onnx, batch, length_of(onnx, x, -1), height, width)
+    if single:
+        image = onnx.op("Unsqueeze", image, onnx.ints([0]))
+    made = onnx.op("Resize", image, None, None, shape, **(attrs if interp else NEAREST))
+    return onnx.op("Squeeze", made, onnx.ints([0])) if single else made
+
+
+def _cubic(onnx: OnnxModel, image: str, x: Value, height: int, width: int) -> str:
+    """Resize with two ``MatMul``.
+
+    ONNX Runtime 1.32 moves a ``Transpose`` through a cubic ``Resize`` and then refuses the result.
+    """
+    down = onnx.constant(_cubic_weights(known_size(x, -3), height), x.dtype)
+    across = onnx.constant(_cubic_weights(known_size(x, -2), width).T, x.dtype)
+    return onnx.op("MatMul", onnx.op("MatMul", down, image), across)
+
+
+def _cubic_weights(length: int, wanted: int) -> npt.NDArray[np.float64]:
+    """Return the matrix (wanted, length) of OpenCV's cubic filter."""
+    weights = np.zeros((wanted, length))
+    position = (np.arange(wanted) + 0.5) * length / wanted - 0.5
+    first = np.floor(position).astype(int) - 1
+    for tap in range(4):
+        distance = np.abs(position - first - tap)
+        near = 1.25 * distance**3 - 2.25 * distance**2 + 1
+        far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        column = np.clip(first + tap, 0, length - 1)
+        np.add.at(weights, (np.arange(wanted), column), np.where(distance <= 1, near, far))
+    return weights
+
+
+@converts("_image_crop")
+def image_crop(onnx: OnnxModel, image: Value, *, x: int, y: int, width: int, height: int) -> str:
+    """``_image_crop`` -> ``Slice``."""
+    starts, ends = onnx.ints([y, x]), onnx.ints([y + height, x + width])
+    return onnx.op("Slice", image, starts, ends, onnx.ints([-3, -2]))
+
+
+@converts("_image_flip_left_right")
+def image_flip_left_right(onnx: OnnxModel, x: Value) -> str:
+    """``_image_flip_left_right`` -> ``Slice`` backwards."""
+    return sliced(onnx, x, {-2: (None, None, -1)})
+
+
+@converts("_image_flip_top_bottom")
+def image_flip_top_bottom(onnx: OnnxModel, x: Value) -> str:
+    """``_image_flip_top_bottom`` -> ``Slice`` backwards."""
+    return sliced(onnx, x, {-3: (None, None, -1)})
+
+
+@converts("_image_adjust_lighting")
+def image_adjust_lighting(onnx: OnnxModel, x: Value, *, alpha: tuple[float, ...]) -> str:
+    """``_image_adjust_lighting`` -> ``Add`` of a constant colour; uint8 is cut at 0 and 255."""
+    if known_size(x, -1) != 3:
+        raise UnsupportedOp("MXNet adjusts images of three channels only")
+    colour = onnx.constant(LIGHT @ np.array(alpha), "float32")
+    if x.dtype == "float32":
+        return onnx.op("Add", x, colour)
+    made = onnx.op("Add", onnx.cast(x, "float32"), colour)
+    if x.dtype == "uint8":
+        made = onnx.op("Clip", made, *(onnx.constant(end, "float32") for end in (0, 255)))
+    return onnx.cast(made, x.dtype)
+
+
+def _channels_first(onnx: OnnxModel, image: Operand, x: Value) -> str:
+    return onnx.op("Transpose", image, perm=[2, 0, 1] if known_rank(x) == 3 else [0, 3, 1, 2])
 
 
 def length_of(onnx: OnnxModel, x: Value, axis: int) -> Length:

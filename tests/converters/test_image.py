@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, random_array
+from operators import check_operator, check_refused, random_array
 
 DATA = mx.sym.var("data")
 
@@ -135,6 +136,85 @@ def test_blocks(block: int, dtype: str) -> None:
     check_operator(mx.sym.depth_to_space(DATA, block_size=block), {"data": deep})
     wide = random_array((2, 3, 2 * block, block), dtype)
     check_operator(mx.sym.space_to_depth(DATA, block_size=block), {"data": wide})
+
+
+def _pixels(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    top = 128 if dtype == "int8" else 256
+    return np.random.default_rng(0).integers(0, top, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "float64", "int32", "int8"])
+def test_to_tensor(dtype: str) -> None:
+    # MXNet divides float16 in float16, though the result is float32
+    rtol = 1e-3 if dtype == "float16" else None
+    for shape in ((4, 5, 3), (2, 4, 5, 1)):
+        symbol = mx.sym.image.to_tensor(DATA)
+        check_operator(symbol, {"data": _pixels(shape, dtype)}, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int32", "uint8", "int8"])
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((3.5, 2.25, 1.75), (0.5, 2.0, 1.5)),
+        ((3.5,), (0.75,)),
+        ((1.5,), (0.5, 2.0, 4.0)),
+    ],
+)
+def test_normalize(mean: Any, std: Any, dtype: str) -> None:
+    symbol = mx.sym.image.normalize(DATA, mean=mean, std=std)
+    for shape in ((3, 4, 5), (2, 3, 4, 5)):
+        check_operator(symbol, {"data": _pixels(shape, dtype)})
+
+
+@pytest.mark.parametrize("interp", [0, 1, 2])
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"size": (7, 6)},
+        {"size": (3, 9)},
+        {"size": (4,)},
+        {"size": (4,), "keep_ratio": True},
+        {"size": (11,), "keep_ratio": True},
+        {"size": (4, 7), "keep_ratio": True},
+    ],
+)
+def test_image_resize(attrs: dict[str, Any], interp: int) -> None:
+    symbol = mx.sym.image.resize(DATA, interp=interp, **attrs)
+    for shape in ((4, 5, 3), (2, 6, 5, 1)):
+        check_operator(symbol, {"data": shape})
+        if interp == 0:
+            check_operator(symbol, {"data": _pixels(shape, "uint8")})
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
+def test_image_crop_and_flips(dtype: str) -> None:
+    for shape in ((5, 6, 3), (2, 5, 6, 3)):
+        symbol = mx.sym.image.crop(DATA, x=2, y=1, width=3, height=2)
+        check_operator(symbol, {"data": _pixels(shape, dtype)})
+    # an odd number of rows or columns makes MXNet leave the middle one unwritten
+    data = {"data": _pixels((4, 6, 3), dtype)}
+    check_operator(mx.sym.image.flip_left_right(DATA), data)
+    check_operator(mx.sym.image.flip_top_bottom(DATA), data)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
+@pytest.mark.parametrize("alpha", [(0.2, -0.02, 0.03), (-0.2, 0.3, 0.0)])
+def test_adjust_lighting(alpha: tuple[float, ...], dtype: str) -> None:
+    symbol = mx.sym.image.adjust_lighting(DATA, alpha=alpha)
+    check_operator(symbol, {"data": _pixels((4, 5, 3), dtype)})
+
+
+@pytest.mark.parametrize(
+    ("symbol", "dtype", "sentence"),
+    [
+        (mx.sym.image.resize(DATA, size=3, interp=3), "float32", "interp=3 is a filter"),
+        (mx.sym.image.resize(DATA, size=3), "uint8", "interp=1 of uint8 follows OpenCV's"),
+        (mx.sym.image.adjust_lighting(DATA, alpha=(1, 1, 1)), "float32", "three channels only"),
+    ],
+)
+def test_refused(symbol: mx.sym.Symbol, dtype: str, sentence: str) -> None:
+    check_refused(symbol, {"data": _pixels((4, 5, 1), dtype)}, sentence)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ Runtime disagree about what an average is divided by.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -69,14 +69,42 @@ def pooling(
         sizes = spatial_sizes(x, layout, len(kernel))
         windows = _windows(sizes, kernel, stride, pad, pooling_convention)
         if pool_type == "max":
-            made = _max_pool(onnx, data, windows, x.dtype)
+            least = float(np.finfo(x.dtype).min)
+            made = _max_pool(onnx, data, windows, x.dtype, of_nothing=least)
         elif pool_type == "avg":
             made = _average_pool(onnx, data, windows, x.dtype, count_include_pad is not False)
         else:
-            made = _sum_pool(onnx, data, windows, x.dtype)
+            average = _average_of_all(onnx, data, windows, x.dtype)
+            made = _sum_of(onnx, average, windows, x.dtype)
     if pool_type == "lp":
         made = _root(onnx, made, p_value, x.dtype)
     return channels_last_again(onnx, made, layout)
+
+
+@converts("Pooling_v1")
+def pooling_v1(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    kernel: tuple[int, ...] = (),
+    pool_type: str = "max",
+    global_pool: bool = False,
+    pooling_convention: str = "valid",
+    stride: tuple[int, ...] = (),
+    pad: tuple[int, ...] = (),
+) -> str:
+    """``Pooling_v1`` -> ``Pad`` with zeros, which it takes for data, then as ``Pooling``."""
+    if global_pool:
+        return _global_pool(onnx, x, x, pool_type, len(kernel))
+    windows = _windows(spatial_sizes(x, None, len(kernel)), kernel, stride, pad, pooling_convention)
+    data: Operand = x
+    if any(windows.pad):
+        data, _ = _pad(onnx, x, replace(windows, overhang=(0,) * len(kernel)), 0, x.dtype)
+        windows = replace(windows, pad=(0,) * len(kernel))
+    if pool_type == "max":
+        return _max_pool(onnx, data, windows, x.dtype, of_nothing=-np.inf)
+    average = _average_of_all(onnx, data, windows, x.dtype)
+    return average if pool_type == "avg" else _sum_of(onnx, average, windows, x.dtype)
 
 
 def _windows(
@@ -100,18 +128,24 @@ def _windows(
     return _Windows(kernel, stride, pad, overhang)
 
 
-def _max_pool(onnx: OnnxModel, data: Operand, windows: _Windows, dtype: str) -> str:
-    if windows.may_be_empty():  # MXNet's maximum of nothing
-        data, windows = _pad(onnx, data, windows, float(np.finfo(dtype).min), dtype)
+def _max_pool(
+    onnx: OnnxModel, data: Operand, windows: _Windows, dtype: str, of_nothing: float
+) -> str:
+    if windows.may_be_empty():
+        data, windows = _pad(onnx, data, windows, of_nothing, dtype)
     return onnx.op(
         "MaxPool", data, kernel_shape=windows.kernel, strides=windows.stride, pads=windows.pads
     )
 
 
-def _sum_pool(onnx: OnnxModel, data: Operand, windows: _Windows, dtype: str) -> str:
+def _average_of_all(onnx: OnnxModel, data: Operand, windows: _Windows, dtype: str) -> str:
+    """Divide every sum by the size of the whole window."""
     if windows.may_be_empty():
         data, windows = _pad(onnx, data, windows, 0, dtype)
-    average = _plain_average(onnx, data, windows, count_pads=True)
+    return _plain_average(onnx, data, windows, count_pads=True)
+
+
+def _sum_of(onnx: OnnxModel, average: str, windows: _Windows, dtype: str) -> str:
     return onnx.op("Mul", average, onnx.constant(prod(windows.kernel), dtype))
 
 
@@ -124,9 +158,9 @@ def _average_pool(
     if not any(windows.overhang):
         return _plain_average(onnx, data, windows, count_pads)
     if count_pads and any(windows.pad):
-        padding = _Windows(windows.kernel, windows.stride, windows.pad, (0,) * len(windows.pad))
-        data, padded = _pad(onnx, data, padding, 0, dtype)
-        windows = _Windows(padded.kernel, padded.stride, padded.pad, windows.overhang)
+        none = (0,) * len(windows.pad)
+        data, _ = _pad(onnx, data, replace(windows, overhang=none), 0, dtype)
+        windows = replace(windows, pad=none)
     return _plain_average(onnx, data, windows, count_pads=False)
 
 
@@ -149,10 +183,8 @@ def _average_of_few(
     padded, plain = _pad(onnx, data, windows, 0, dtype)
     shape = onnx.op("Shape", data)
     ones = onnx.op("Expand", onnx.constant(1, dtype), shape)
-    near = _Windows(windows.kernel, windows.stride, windows.pad, none)
-    far = _Windows(windows.kernel, windows.stride, none, windows.overhang)
-    ones, _ = _pad(onnx, ones, near, int(count_pads), dtype)
-    ones, _ = _pad(onnx, ones, far, 0, dtype)
+    ones, _ = _pad(onnx, ones, replace(windows, overhang=none), int(count_pads), dtype)
+    ones, _ = _pad(onnx, ones, replace(windows, pad=none), 0, dtype)
     counts = _plain_average(onnx, ones, plain, count_pads=False)
     least = onnx.constant(0.5 / prod(windows.kernel), dtype)
     sums = _plain_average(onnx, padded, plain, count_pads=False)
@@ -167,7 +199,7 @@ def _pad(
     pads = onnx.ints([0, 0, *near, 0, 0, *far])
     padded = onnx.op("Pad", data, pads, onnx.constant(value, dtype))
     none = (0,) * len(windows.pad)
-    return padded, _Windows(windows.kernel, windows.stride, none, none)
+    return padded, replace(windows, pad=none, overhang=none)
 
 
 def _global_pool(onnx: OnnxModel, data: Operand, x: Value, pool_type: str, kernel_axes: int) -> str:

@@ -58,6 +58,17 @@ def test_pooling(
     _check(shape, pooling_convention=convention, **kind, **window)
 
 
+@pytest.mark.parametrize("convention", ["valid", "full"])
+@pytest.mark.parametrize(("shape", "window"), [w for w in WINDOWS if len(w[0]) == 4])
+@pytest.mark.parametrize("pool_type", ["max", "avg", "sum"])
+def test_pooling_v1(
+    pool_type: str, shape: tuple[int, ...], window: dict[str, Any], convention: str
+) -> None:
+    attrs = {"pool_type": pool_type, "pooling_convention": convention, **window}
+    _check(shape, op="Pooling_v1", **attrs)
+    _check(shape, op="Pooling_v1", global_pool=True, **attrs)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 3, 7), (1, 2, 3, 1, 5)])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_global_pool(kind: dict[str, Any], shape: tuple[int, ...]) -> None:

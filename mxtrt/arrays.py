@@ -11,6 +11,8 @@ from mxnet.base import _LIB, check_call
 if TYPE_CHECKING:
     import mxnet as mx
 
+_LIBC = ctypes.CDLL(None)
+
 TYPE_FLAGS = {
     "float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6,
     "bool": 7,
@@ -39,3 +41,14 @@ def numpy_view(array: mx.nd.NDArray) -> np.ndarray[Any, Any]:
     view = np.frombuffer(memory, dtype).reshape(array.shape)
     view.flags.writeable = False
     return view
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the system.
+
+    ONNX Runtime frees several times the size of the weights while it lays them out, in blocks
+    that the C library would keep: 2.8 times the weights stayed resident for ResNet-152, 1.1 times
+    after this call.
+    """
+    if hasattr(_LIBC, "malloc_trim"):  # the GNU C library has it
+        _LIBC.malloc_trim(0)

@@ -21,6 +21,7 @@ from typing import Any, Union
 
 import mxnet as mx
 
+from .arrays import return_freed_memory
 from .engines import Builder, builder
 from .errors import EngineError
 from .onnx_model import export_onnx
@@ -155,7 +156,10 @@ def optimize(
     kept = {*optimized.list_arguments(), *optimized.list_auxiliary_states()}
     if options.allow_extra_params:
         kept |= given.names - {value.name for value in graph.variables}
-    return optimized, given.keep(kept)
+    left_for_mxnet = given.keep(kept)
+    del given  # with the last reference to weights that were read from a file
+    return_freed_memory()
+    return optimized, left_for_mxnet
 
 
 def explain(model: ModelLike, params: ParamsLike = None, **options: Any) -> Report:

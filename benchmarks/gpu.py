@@ -68,6 +68,7 @@ class ByHand:
         [source], [target] = plan.inputs, plan.outputs
         self.stream = self.gpu.stream()
         self.context = plan.engine.create_execution_context()
+        self.context.set_input_shape(source.name, images.shape)
         self.input, self.output = DeviceArray(plan, images), DeviceArray(plan, output)
         self.context.set_tensor_address(source.name, self.input.address)
         self.context.set_tensor_address(target.name, self.output.address)
@@ -227,7 +228,7 @@ def measure(
 
 def table(results: list[dict[str, Any]]) -> None:
     """Print the results."""
-    head = ["model", "", "batch", *(f"{c} ms" for c in COLUMNS), "images/s", "× MXNet",
+    head = ["model", "", "batch", *(f"{c} ms" for c in COLUMNS), "images/s", "x MXNet",
             "over pinned", "over raw", "difference", "build s"]  # fmt: skip
     rows = [head]
     for result in results:
@@ -277,9 +278,9 @@ def main() -> None:
                     nets = {model: zoo_models.zoo_model(model)}
                 try:
                     result = measure(model, batch, precision, nets[model], reference, given.seconds)
-                except (MxtrtError, mx.base.MXNetError, ValueError, RuntimeError) as error:
+                except Exception as error:  # the other models still have their turn
                     result = {"model": model, "precision": precision, "batch": batch,
-                              "error": str(error)}  # fmt: skip
+                              "error": f"{type(error).__name__}: {error}"}  # fmt: skip
                 results.append(result)
                 print(result, file=sys.stderr, flush=True)
                 write_json(given.json, results)

@@ -315,6 +315,33 @@ def has_gpu() -> bool:
     return True
 
 
+@needs_rtx
+def test_messages_are_collected_where_they_were_asked_for(rtx):
+    logger, severity = rtx.logger, rtx.module.ILogger.Severity
+    with logger.collecting(quiet=True) as outer:
+        with logger.collecting(quiet=True) as inner:
+            pass
+        logger.log(severity.ERROR, "after the inner one")
+    logger.log(severity.VERBOSE, "after both")
+    assert not inner
+    assert _nvidia.summary(outer) == "after the inner one"
+    assert not logger.collectors
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('creator && "Plugin not found, is it?"', "Plugin not found, is it?"),
+        ("Assertion failed: !isDynamic(x): sizes\nare open", "!isDynamic(x): sizes are open"),
+        ("Invalid Node - a\nElementWise requires floats", "ElementWise requires floats"),
+        ("Invalid Node - a", "Invalid Node - a"),
+    ],
+)  # fmt: skip
+def test_sentences(text, sentence):
+    assert _nvidia.sentence(text) == sentence
+    assert len(_nvidia.sentence("x" * 1000)) <= _nvidia.MAX_MESSAGE
+
+
 # -- precision ---------------------------------------------------------------------------------
 
 
@@ -380,6 +407,50 @@ def test_lowering_rounds_and_saturates():
     assert np.isfinite(_precision._lowered(values, "fp16")).all()
     bits = _precision._lowered(values, "bf16").astype(np.uint32) << 16
     np.testing.assert_allclose(bits.view(np.float32), values, rtol=2**-8)
+
+
+class FakeLayer:
+    def __init__(self, name: str, kind: str, dtype: str) -> None:
+        self.name, self.type, self.num_outputs, self.precision = name, kind, 1, None
+        self.made, self.types = SimpleNamespace(dtype=dtype), {}
+
+    def get_output(self, index):
+        return self.made
+
+    def set_output_type(self, index, dtype):
+        self.types[index] = dtype
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_float16", "flags", "pinned"),
+    [
+        ("fp32", False, set(), []),
+        ("fp16", False, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
+        ("bf16", False, {"BF16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
+        ("fp32", True, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "conv"]),
+    ],
+)
+def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
+    layers = [
+        FakeLayer("norm/Pow", "ELEMENTWISE", "float32"),
+        FakeLayer("conv", "CONVOLUTION", "float32"),
+        FakeLayer("half", "CONVOLUTION", "float16"),
+        FakeLayer("shape", "SHAPE", "int32"),
+        FakeLayer("weight", "CONSTANT", "float32"),
+    ]
+    names = ("FP16", "BF16", "OBEY_PRECISION_CONSTRAINTS")
+    trt = SimpleNamespace(
+        float32="float32",
+        BuilderFlag=SimpleNamespace(**{name: name for name in names}),
+        LayerType=SimpleNamespace(CONSTANT="CONSTANT"),
+    )
+    definition = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    network = _network.Network(definition, None, frozenset({"norm/Pow"}), has_float16)
+    found: set = set()
+    config = SimpleNamespace(set_flag=found.add)
+    _network._lower_precision(SimpleNamespace(module=trt), config, network, precision)
+    assert found == flags
+    assert [layer.name for layer in layers if layer.precision == "float32"] == pinned
 
 
 # -- running, on a stand-in for CUDA and TensorRT ----------------------------------------------

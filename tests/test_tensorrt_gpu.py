@@ -161,6 +161,17 @@ def test_layer_normalization_of_large_numbers_in_float16():
     check(net, (args, {}), {"data": data}, 2e-2, shapes={"data": data.shape}, precision="fp16")
 
 
+def test_a_float16_model():
+    """A model whose own types are float16: TensorRT needs its flag although fp32 is asked for."""
+    x = mx.sym.Cast(mx.sym.var("data"), dtype="float16")
+    x = mx.sym.relu(mx.sym.broadcast_mul(x, mx.sym.var("scale", shape=(1, 32))) - 0.25)
+    net = mx.sym.Group([mx.sym.Cast(x, dtype="float32"), mx.sym.tanh(x)])
+    rng = np.random.default_rng(0)
+    args = {"scale": mx.nd.array(rng.normal(1, 0.2, (1, 32)), dtype="float16")}
+    data = rng.random((4, 32), np.float32)
+    check(net, (args, {}), {"data": data}, 1e-2, shapes={"data": (4, 32)})
+
+
 def test_integers():
     data = mx.sym.var("data")
     table = mx.sym.Embedding(data, input_dim=50, output_dim=8, name="table")

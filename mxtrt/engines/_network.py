@@ -38,6 +38,7 @@ class Network:
     definition: Any
     parser: Any
     float32: frozenset[str]  # nodes that keep float32 whatever the precision
+    has_float16: bool = False
     weights: Weights | None = None
 
 
@@ -65,16 +66,21 @@ def refusal(api: Api, scratch: onnx.ModelProto) -> str | None:
 
 
 def _refused_dtype(api: Api, proto: onnx.ModelProto) -> str | None:
-    graph = proto.graph
-    infos = (*graph.input, *graph.output)
-    types = {info.type.tensor_type.elem_type for info in infos}
-    types.update(tensor.data_type for tensor in graph.initializer)
-    types.update(a.i for node in graph.node for a in node.attribute if a.name == "to")
+    types = _types(proto)
     if TensorProto.DOUBLE in types:
         return f"float64: {api.title} computes in float32 at most"
     if TensorProto.INT8 in types:
         return f"int8: to {api.title} it is quantised data only"
     return None
+
+
+def _types(proto: onnx.ModelProto) -> set[int]:
+    """Return the element types that a model names."""
+    graph = proto.graph
+    types = {info.type.tensor_type.elem_type for info in (*graph.input, *graph.output)}
+    types.update(tensor.data_type for tensor in graph.initializer)
+    types.update(a.i for node in graph.node for a in node.attribute if a.name == "to")
+    return types
 
 
 def _refuse_shape_inputs(api: Api, network: Network) -> None:
@@ -156,6 +162,7 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     parser = api.module.OnnxParser(definition, api.logger)
     model, normalisations = decomposed(proto, parser.supports_operator)
     network = Network(definition, parser, float32_nodes(model, normalisations))
+    network.has_float16 = TensorProto.FLOAT16 in _types(proto)
     if api.strongly_typed and precision != "fp32":
         model, weights = strongly_typed(model, weights, precision)
     if hasattr(parser, "load_initializer"):
@@ -202,9 +209,7 @@ def _parse_files(parser: Any, proto: onnx.ModelProto, weights: Weights) -> bool:
                 if tensor.name in weights:
                     file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT)
                     _point_to_file(tensor, file.tell(), weights[tensor.name].nbytes)
-                    file.write(
-                        np.ascontiguousarray(weights[tensor.name]).reshape(-1).view(np.uint8)
-                    )
+                    np.ascontiguousarray(weights[tensor.name]).tofile(file)
         path = os.path.join(folder, "model.onnx")
         return bool(parser.parse(model.SerializeToString(), path))
 
@@ -267,10 +272,8 @@ def _configure(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
-    if not api.strongly_typed and options.precision != "fp32":
-        flag = {"fp16": "FP16", "bf16": "BF16"}[options.precision]
-        config.set_flag(getattr(trt.BuilderFlag, flag))
-        _keep_some_in_float32(api, config, network)
+    if not api.strongly_typed:
+        _lower_precision(api, config, network, options.precision)
     sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
     if sharing is not None:
         config.set_preview_feature(sharing, True)
@@ -280,20 +283,34 @@ def _configure(
             config.set_compute_capability(getattr(trt.ComputeCapability, target), index)
 
 
-def _keep_some_in_float32(api: Api, config: Any, network: Network) -> None:
-    """Keep layers in float32 whose results may lie beyond 65504, the largest float16."""
+def _lower_precision(api: Api, config: Any, network: Network, precision: str) -> None:
+    """Set the flags that allow float16 or bfloat16, and keep out of it what must be float32.
+
+    A model that has float16 in itself needs the flag as well; then every layer that makes float32
+    keeps it.
+    """
     trt = api.module
-    pinned = 0
+    if precision == "fp32" and not network.has_float16:
+        return
+    config.set_flag(getattr(trt.BuilderFlag, "BF16" if precision == "bf16" else "FP16"))
+    pinned = False
     for index in range(network.definition.num_layers):
         layer = network.definition.get_layer(index)
-        if layer.name not in network.float32 or layer.get_output(0).dtype != trt.float32:
-            continue
-        layer.precision = trt.float32
-        for output in range(layer.num_outputs):
-            layer.set_output_type(output, trt.float32)
-        pinned += 1
+        if precision == "fp32" or layer.name in network.float32:
+            pinned |= _pin_to_float32(trt, layer)
     if pinned:
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+
+
+def _pin_to_float32(trt: Any, layer: Any) -> bool:
+    """Make a layer compute in float32 if that is what it makes; return whether it does."""
+    if layer.type == trt.LayerType.CONSTANT or layer.get_output(0).dtype != trt.float32:
+        return False
+    layer.precision = trt.float32
+    for output in range(layer.num_outputs):
+        if layer.get_output(output).dtype == trt.float32:
+            layer.set_output_type(output, trt.float32)
+    return True
 
 
 def _use_timing_cache(api: Api, config: Any, options: Options) -> Any:

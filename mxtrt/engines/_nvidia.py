@@ -218,14 +218,14 @@ def _logger_members(trt: Any) -> dict[str, Any]:
 
     def __init__(self: Any) -> None:  # noqa: N807
         trt.ILogger.__init__(self)
-        self.collectors = []
+        self.collectors = {}
 
     def log_message(self: Any, severity: Any, text: str) -> None:
         rank = int(severity.value)
         if rank >= len(levels):
             return
         quiet = False
-        for messages, is_quiet in tuple(self.collectors):
+        for messages, is_quiet in tuple(self.collectors.values()):
             quiet |= is_quiet
             if rank <= 2:
                 messages.append((rank, str(text)))
@@ -235,11 +235,11 @@ def _logger_members(trt: Any) -> dict[str, Any]:
     def collecting(self: Any, *, quiet: bool = False) -> Iterator[list[tuple[int, str]]]:
         """Collect errors and warnings, of all threads: TensorRT logs on threads of its own."""
         collector: tuple[list[tuple[int, str]], bool] = ([], quiet)
-        self.collectors.append(collector)
+        self.collectors[id(collector)] = collector
         try:
             yield collector[0]
         finally:
-            self.collectors.remove(collector)
+            del self.collectors[id(collector)]
 
     return {"__init__": __init__, "log": log_message, "collecting": collecting}
 

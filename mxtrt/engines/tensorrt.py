@@ -139,7 +139,7 @@ class TensorRTEngine:
     proto : onnx.ModelProto
         The part; its weights are external data.
     weights : mapping of str to mxnet.nd.NDArray
-        The weights by name; kept only as long as another plan may have to be built.
+        The weights by name; kept, because another size or GPU needs another plan.
     options : Options
         What the caller asked for.
     """

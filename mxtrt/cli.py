@@ -323,7 +323,7 @@ def _times(seconds: Sequence[float]) -> str:
 
 @contextmanager
 def _progress(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """Show on stderr that work goes on once it has taken `PATIENCE` seconds.
+    """Show on a terminal's stderr that work goes on once it has taken `PATIENCE` seconds.
 
     Yields
     ------
@@ -333,7 +333,8 @@ def _progress(what: str, total: int | None = None) -> Iterator[Callable[[], None
     from rich.console import Console
     from rich.progress import Progress
 
-    bar = Progress(console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)
     timer = threading.Timer(PATIENCE, bar.start)
     timer.start()

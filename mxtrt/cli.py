@@ -34,6 +34,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.with_resource(warnings.catch_warnings())
+        warnings.simplefilter("ignore", DeprecationWarning)  # MXNet's, about NumPy and SciPy
         warnings.showwarning = _tell_warning
         # MXNet otherwise logs a line at every bind
         os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")

@@ -61,6 +61,7 @@ refuses(
     "_scatter_minus_scalar",
     "_scatter_plus_scalar",
     "_sparse_retain",
+    "_square_sum",
 )
 
 refuses(
@@ -69,3 +70,13 @@ refuses(
 )
 
 refuses("a likelihood for training, computed event by event", "_contrib_hawkesll")
+
+refuses("MXNet computes it on its own GPUs only", "_contrib_count_sketch")
+
+refuses(
+    "changes NDArrays in place; it is no node of a symbol",
+    "_copyto",
+    "_onehot_encode",
+    "_set_value",
+    "fill_element_0index",
+)

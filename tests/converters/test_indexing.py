@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array
+from operators import check_operator, check_refused, random_array, run_mxnet
+
+import mxtrt
 
 DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]
 DATA = mx.sym.var("data")
@@ -138,6 +140,13 @@ def test_take(axis: int, mode: str, dtype: str) -> None:
 def test_take_raises() -> None:
     symbol = mx.sym.take(DATA, INDICES, mode="raise")
     check_operator(symbol, {"data": (4, 3), "indices": np.array([0, 3, 1.9], "float32")})
+    shapes = {"data": (4, 3), "indices": (2,)}
+    optimized, _ = mxtrt.optimize(symbol, {}, shapes=shapes, min_subgraph_size=1)
+    for outside in [-1, 4]:
+        inputs = {"data": random_array((4, 3)), "indices": np.array([0, outside], "float32")}
+        for model in [symbol, optimized]:
+            with pytest.raises(mx.base.MXNetError, match="bound"):
+                run_mxnet(model, inputs)
 
 
 @pytest.mark.parametrize("mode", ["clip", "wrap"])

@@ -18,6 +18,7 @@ DATA = mx.sym.var("data")
         (DATA + mx.sym.random.normal(0, 1, shape=(2, 3)), "draws random numbers"),
         (mx.sym.random.uniform_like(DATA), "draws random numbers"),
         (mx.sym.sample_multinomial(DATA), "draws random numbers"),
+        (mx.sym._internal._square_sum(DATA, axis=1), "sparse arrays"),
         (mx.sym.contrib.getnnz(DATA), "sparse arrays"),
     ],
 )

@@ -127,6 +127,10 @@ def build_plan(
     start = time.perf_counter()
     with api.lock, api.logger.collecting() as messages:
         sized = _with_sizes(proto, profile)
+        if hasattr(api.module.OnnxParser, "load_initializer"):
+            # it reads them until the plan is built, and MXNet may move a weight when it runs the
+            # original model on another thread
+            weights = {name: np.array(array) for name, array in weights.items()}
         network = parse(api, sized, weights, options.precision)
         _refuse_shape_inputs(api, network)
         builder = api.builder()
@@ -166,8 +170,7 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     if api.strongly_typed and precision != "fp32":
         model, weights = strongly_typed(model, weights, precision)
     if hasattr(parser, "load_initializer"):
-        # MXNet may move a weight when it runs the original model on another thread: a copy
-        network.weights = {name: np.array(array, order="C") for name, array in weights.items()}
+        network.weights = {n: np.ascontiguousarray(array) for n, array in weights.items()}
         ok = _parse_in_memory(parser, model, network.weights)
     elif sum(array.nbytes for array in weights.values()) <= EMBEDDED:
         ok = parser.parse(_embedded(model, weights).SerializeToString())

@@ -277,6 +277,27 @@ def write_arrays(path: str, arrays: Arrays) -> None:
                 np.save(file, array, allow_pickle=False)
 
 
+def split(feeds: Arrays, rows: int) -> list[dict[str, Array]]:
+    """Return the feeds as batches of so many rows; the last one may have fewer.
+
+    Raises
+    ------
+    ShapesDisagree
+        The arrays do not have the same number of rows.
+    """
+    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ShapesDisagree(
+            f"--batch needs inputs with the same number of rows; {told or 'none are given'}"
+        )
+    count = next(iter(lengths.values()))
+    return [
+        {name: array[start : start + rows] for name, array in feeds.items()}
+        for start in range(0, count, rows)
+    ]
+
+
 def _load(name: str, path: str) -> dict[str, Array]:
     try:
         loaded = np.load(path)
@@ -328,25 +349,6 @@ class _Bound:
             return [array.asnumpy() for array in self.executor.forward(is_train=False)]
         except mx.base.MXNetError as error:
             raise ShapesDisagree(_sentence(error)) from None
-
-
-def split(feeds: Arrays, rows: int) -> list[dict[str, Array]]:
-    """Return the feeds as batches of so many rows; the last one may have fewer.
-
-    Raises
-    ------
-    ShapesDisagree
-        The arrays do not have the same number of rows.
-    """
-    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
-    if len(set(lengths.values())) != 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ShapesDisagree(f"--batch needs inputs with the same number of rows; {told or 'none'}")
-    count = next(iter(lengths.values()))
-    return [
-        {name: array[start : start + rows] for name, array in feeds.items()}
-        for start in range(0, count, rows)
-    ]
 
 
 def _cast(array: Array, value: Value) -> Array:

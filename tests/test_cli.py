@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(path / "x.npy", rng.standard_normal((10, 8)))  # float64, as NumPy makes them
     np.savez(path / "all.npz", data=rng.standard_normal((10, 8)).astype("float32"))
     np.save(path / "narrow.npy", np.zeros((10, 7), "float32"))
+    np.save(path / "none.npy", np.zeros((0, 8), "float32"))
     np.save(path / "complex.npy", np.zeros((10, 8), "complex64"))
     np.save(path / "objects.npy", np.array([None]), allow_pickle=True)
     (path / "text.npy").write_text("no array")
@@ -277,6 +278,7 @@ def test_progress_is_shown_after_a_while(
             ("run", *NET, "--shape", "data=1,8", "--input", "data=x.npy"),
             "'data' is (10, 8), and the model reads (1, 8)",
         ),
+        (("run", *NET, "--input", "data=none.npy", "--batch", "2"), "data has 0"),
         (("run", *NET, "--batch", "2"), "--batch needs inputs with the same number of rows"),
     ],
 )

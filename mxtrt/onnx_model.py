@@ -170,12 +170,27 @@ class OnnxModel:
         for value in outputs:
             name = self._own_output(self._tensor(value), value)
             self._graph.output.append(_value_info(name, value))
+        self._drop_unread()
         return helper.make_model(
             self._graph,
             producer_name="mxtrt",
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
+
+    def _drop_unread(self) -> None:
+        """Drop nodes, constants and weights that no output depends on: engines refuse some."""
+        read = {info.name for info in self._graph.output}
+        nodes = []
+        for node in reversed(self._graph.node):
+            if not read.isdisjoint(node.output):
+                nodes.append(node)
+                read.update(_reads(node))
+        tensors = [tensor for tensor in self._graph.initializer if tensor.name in read]
+        del self._graph.node[:], self._graph.initializer[:]
+        self._graph.node.extend(reversed(nodes))
+        self._graph.initializer.extend(tensors)
+        self.weights = {name: array for name, array in self.weights.items() if name in read}
 
     # -- names -------------------------------------------------------------------------------
 
@@ -280,6 +295,17 @@ def embed_weights(
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     return whole
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Return what a node reads, its bodies included."""
+    read = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            read.update(info.name for info in attribute.g.output)
+            for inner in attribute.g.node:
+                read |= _reads(inner)
+    return read
 
 
 def _value_info(name: str, value: Value) -> onnx.ValueInfoProto:

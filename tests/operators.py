@@ -5,6 +5,7 @@ MXNet's own output is always the reference. The whole path runs: optimise, bind,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ import mxnet as mx
 import numpy as np
 
 import mxtrt
+
+ENGINE = os.environ.get("MXTRT_TEST_ENGINE", "onnxruntime")
+"""The engine under test; ``tensorrt`` on a machine with a GPU."""
 
 TOLERANCES = {  # from the arithmetic: float32 sums of a few thousand terms; float16 has 11 bits
     "float64": (1e-10, 1e-12),
@@ -36,7 +40,7 @@ def check_operator(
     rtol: float | None = None,
     atol: float | None = None,
     unknown_sizes: bool = True,
-    engine: str = "auto",
+    engine: str = ENGINE,
 ) -> None:
     """Assert that every operator moves and that the outputs equal MXNet's.
 
@@ -63,11 +67,12 @@ def check_operator(
     left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
     assert not left, left
     _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
-    mxtrt.release(optimized)
+    _release(optimized)
     if unknown_sizes:
         unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
         optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=unknown, **options)
         _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
+        _release(optimized)
 
 
 def check_refused(
@@ -84,9 +89,15 @@ def check_refused(
         shapes={name: array.shape for name, array in inputs.items()},
         dtypes={name: array.dtype.name for name, array in inputs.items()},
         min_subgraph_size=1,
+        engine=ENGINE,
     )
     reasons = list(report.left.values())
     assert any(sentence in reason for reason in reasons), reasons or "everything moved"
+
+
+def _release(symbol: mx.sym.Symbol) -> None:
+    mx.nd.waitall()  # asnumpy does not wait for arrays without elements
+    mxtrt.release(symbol)
 
 
 def run_mxnet(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

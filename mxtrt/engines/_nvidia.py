@@ -26,8 +26,8 @@ TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _INSTALL = {
     "tensorrt": (
         "pip install 'mxtrt[tensorrt]' brings TensorRT 8.5 with its CUDA 11 libraries for Python "
-        "3.10 and older; for newer ones NVIDIA has TensorRT 10 and 11: pip install "
-        "--extra-index-url https://pypi.nvidia.com tensorrt-cu12 pycuda"
+        "3.10 and older; for newer ones NVIDIA's own package index has TensorRT 10 and 11: "
+        "install tensorrt-cu12 from there, as NVIDIA's installation guide says, and pycuda"
     ),
     "tensorrt_rtx": "pip install 'mxtrt[rtx]' brings it",
 }

@@ -176,8 +176,14 @@ def potri(onnx: OnnxModel, a: Value) -> str:
 
 @converts("_linalg_det")
 def det(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_det`` -> ``Det``."""
-    return _number_per_matrix(onnx, a, onnx.op("Det", a))
+    """``_linalg_det`` -> the product of Gauss's pivots; ``Det`` where their number is not known."""
+    size = a.shape[-1] if a.shape else None
+    if size is None or size > MAX_STEPS:
+        return _number_per_matrix(onnx, a, onnx.op("Det", a))  # TensorRT does not have it
+    pivots, swaps, _ = _eliminated(onnx, a, None)
+    factors = onnx.op("Concat", *pivots, *swaps, axis=-1)
+    product = onnx.op("ReduceProd", factors, axes=[-2, -1], keepdims=0)
+    return _number_per_matrix(onnx, a, product)
 
 
 @converts("_linalg_slogdet")
@@ -186,10 +192,9 @@ def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     pivots, swaps, _ = _eliminated(onnx, a, None)
     all_pivots = onnx.op("Concat", *pivots, axis=-1)
     signs = onnx.op("Concat", onnx.op("Sign", all_pivots), *swaps, axis=-1)
-    axes = [-2, -1]
-    sign = onnx.op("ReduceProd", signs, axes=axes, keepdims=0)
+    sign = onnx.op("ReduceProd", signs, axes=[-2, -1], keepdims=0)
     logs = onnx.op("Log", onnx.op("Abs", all_pivots))
-    total = onnx.op("ReduceSum", logs, onnx.ints(axes), keepdims=0)
+    total = onnx.op("ReduceSum", logs, onnx.ints([-2, -1]), keepdims=0)
     return _number_per_matrix(onnx, a, sign), _number_per_matrix(onnx, a, total)
 
 

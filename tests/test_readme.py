@@ -56,6 +56,7 @@ def without_measurements(text: str) -> list[str]:
     text = re.sub(r"━+ *\d+%.*", "<bar>", text)
     text = re.sub(r"\d+(?= of 360)|\d+ of (?=\d+ passes)|(?<=of )\d+(?= passes)", "<n>", text)
     text = re.sub(r"\d+(\.\d+)?(e-\d+)?(?= m?s\b|%| times)|\d(\.\d+)?e-\d+|\b0(?= \()", "<n>", text)
+    text = re.sub(r"(?<=values up to )[\d.]+", "<n>", text)
     text = re.sub(r"times as (fast|slow)", "times as <fast or slow>", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 

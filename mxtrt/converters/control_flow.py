@@ -51,7 +51,7 @@ def foreach(
         body.declare(variables[place])
     for place, value in zip(remain_locs, others):
         body.alias(variables[place], onnx.declare(value))
-    heads = _convert(body, graph)
+    heads = convert_body(body, graph)
     made = onnx.ops(
         "Scan",
         *states,
@@ -92,7 +92,7 @@ def while_loop(
     for variable, i in zip(variables, func_input_locs):
         if i not in looping:
             body.alias(variable, around[i])
-    heads = _convert(body, graph)
+    heads = convert_body(body, graph)
     news = {i: body.declare(head) for i, head in zip(looping, heads[num_out_data:])}
     tests = [
         _condition(
@@ -152,8 +152,14 @@ def _slice_of(value: Value, flat: bool) -> Value:
     return Value(value.name, (1,) if flat else shape, value.dtype)
 
 
-def _convert(model: OnnxModel, graph: Graph) -> tuple[Value, ...]:
-    """Convert a body's nodes and return its heads."""
+def convert_body(model: OnnxModel, graph: Graph) -> tuple[Value, ...]:
+    """Convert a body's nodes and return its heads.
+
+    Raises
+    ------
+    UnsupportedOp
+        One of the nodes cannot be said in ONNX.
+    """
     node = None
     try:
         for node in graph.nodes:
@@ -178,7 +184,7 @@ def _condition(
     graph, variables = read_body(source, values)
     for variable, tensor in zip(variables, tensors):
         model.alias(variable, tensor)
-    (head,) = _convert(model, graph)
+    (head,) = convert_body(model, graph)
     return model.op("Reshape", model.cast(head, "bool"), model.ints([]))
 
 
@@ -194,7 +200,7 @@ def _branch(
     graph, variables = read_body(source, values)
     for variable, tensor in zip(variables, tensors):
         body.alias(variable, tensor)
-    return _body(body, _convert(body, graph))
+    return _body(body, convert_body(body, graph))
 
 
 def _filled_up(onnx: OnnxModel, rows: str, count: int, row: Value) -> str:

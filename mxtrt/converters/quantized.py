@@ -97,7 +97,7 @@ def real(onnx: OnnxModel, x: Value, step: Number) -> str:
     return onnx.op("DequantizeLinear", x, _scalar(onnx, step), onnx.constant(0, x.dtype))
 
 
-def quantized(onnx: OnnxModel, x: str, step: Number, dtype: str) -> str:
+def quantized_as(onnx: OnnxModel, x: str, step: Number, dtype: str) -> str:
     """Return a float32 tensor as integers of 8 bits."""
     if not isinstance(step, float):  # a range of nothing but zeros
         step = onnx.op("Max", step, onnx.constant([1e-30], "float32"))
@@ -146,7 +146,7 @@ def quantize(
     given = range_of(onnx, min_range, max_range)
     step = step_of(onnx, given, out_type, OLD_STEPS)
     told = symmetric(onnx, given.largest(onnx)) if out_type == "int8" else given
-    return (quantized(onnx, onnx.declare(x), step, out_type), *told.tensors(onnx))
+    return (quantized_as(onnx, onnx.declare(x), step, out_type), *told.tensors(onnx))
 
 
 @converts("_contrib_quantize_v2")
@@ -168,7 +168,7 @@ def quantize_v2(
     if given is None:
         given = _range_of_data(onnx, onnx.declare(x))
     told = symmetric(onnx, given.largest(onnx)) if dtype == "int8" else given
-    integers = quantized(onnx, onnx.declare(x), step_of(onnx, given, dtype), dtype)
+    integers = quantized_as(onnx, onnx.declare(x), step_of(onnx, given, dtype), dtype)
     return (integers, *told.tensors(onnx))
 
 
@@ -195,7 +195,7 @@ def requantize(
     values = real(onnx, x, step_of(onnx, range_of(onnx, min_range, max_range), x.dtype))
     given = calibrated(min_calib_range, max_calib_range) or _range_of_data(onnx, values)
     dtype, largest = _chosen(out_type, min_calib_range), given.largest(onnx)
-    integers = quantized(onnx, values, times(onnx, largest, 1.0 / OLD_STEPS[dtype]), dtype)
+    integers = quantized_as(onnx, values, times(onnx, largest, 1.0 / OLD_STEPS[dtype]), dtype)
     told = symmetric(onnx, largest) if dtype == "int8" else Range(0.0, largest)
     return (integers, *told.tensors(onnx))
 
@@ -241,7 +241,7 @@ def quantized_flatten(onnx: OnnxModel, x: Value, low: Value, high: Value) -> Ten
     """``_contrib_quantized_flatten`` -> ``Flatten``."""
     step = step_of(onnx, range_of(onnx, low, high), x.dtype)
     flat = onnx.op("Flatten", real(onnx, x, step), axis=1)
-    return quantized(onnx, flat, step, x.dtype), onnx.declare(low), onnx.declare(high)
+    return quantized_as(onnx, flat, step, x.dtype), onnx.declare(low), onnx.declare(high)
 
 
 @converts("_contrib_quantized_act")
@@ -253,7 +253,7 @@ def quantized_act(onnx: OnnxModel, x: Value, low: Value, high: Value, *, act_typ
         raise UnsupportedOp(f"{x.dtype} data, whose bytes MXNet takes for int8")
     step = step_of(onnx, range_of(onnx, low, high), x.dtype)
     positive = onnx.op("Relu", real(onnx, x, step))
-    return quantized(onnx, positive, step, x.dtype), onnx.declare(low), onnx.declare(high)
+    return quantized_as(onnx, positive, step, x.dtype), onnx.declare(low), onnx.declare(high)
 
 
 @converts("_contrib_quantized_pooling")
@@ -279,7 +279,7 @@ def quantized_pooling(
         raise UnsupportedOp(f"pool_type={pool_type!r}; MXNet quantises max and avg only")
     step = step_of(onnx, range_of(onnx, low, high), x.dtype)
     pooled = float_op(onnx, node, "Pooling", node.attrs, (real(onnx, x, step), x.shape))
-    return quantized(onnx, pooled, step, x.dtype), onnx.declare(low), onnx.declare(high)
+    return quantized_as(onnx, pooled, step, x.dtype), onnx.declare(low), onnx.declare(high)
 
 
 @converts("_contrib_quantized_embedding")
@@ -314,7 +314,7 @@ def quantized_concat(onnx: OnnxModel, *inputs: Value, dim: int = 1) -> Tensors:
     widest = _widest(onnx, ranges)
     axis = dim if data[0].rank is None else normalized_axis(dim, data[0].rank)
     joined = onnx.op("Concat", *reals, axis=axis)
-    return (quantized(onnx, joined, step_of(onnx, widest, dtype), dtype), *widest.tensors(onnx))
+    return (quantized_as(onnx, joined, step_of(onnx, widest, dtype), dtype), *widest.tensors(onnx))
 
 
 def _widest(onnx: OnnxModel, ranges: Sequence[Range]) -> Range:
@@ -349,10 +349,10 @@ def quantized_elemwise_add(
         step = step_of(onnx, told, dtype)
         if a.dtype != b.dtype:  # MXNet rounds the uint8 to the result's steps first
             other = 0 if a.dtype == "uint8" else 1
-            rounded = quantized(onnx, reals[other], step, "int8")
+            rounded = quantized_as(onnx, reals[other], step, "int8")
             zero = onnx.constant(0, "int8")
             reals[other] = onnx.op("DequantizeLinear", rounded, _scalar(onnx, step), zero)
-        return (quantized(onnx, onnx.op("Add", *reals), step, dtype), *told.tensors(onnx))
+        return (quantized_as(onnx, onnx.op("Add", *reals), step, dtype), *told.tensors(onnx))
     if a.dtype != b.dtype:
         raise UnsupportedOp(
             f"{a.dtype} and {b.dtype} without a calibrated range: MXNet forgets the scale of one"
@@ -397,7 +397,7 @@ def quantized_elemwise_mul(
         return (product,)
     if told is None:
         return accumulated(onnx, product, times(onnx, *steps), node.outputs[0])
-    return (quantized(onnx, product, step_of(onnx, told, "int8"), "int8"), *told.tensors(onnx))
+    return (quantized_as(onnx, product, step_of(onnx, told, "int8"), "int8"), *told.tensors(onnx))
 
 
 @converts("_contrib_quantized_batch_norm")
@@ -431,7 +431,7 @@ def quantized_batch_norm(
         raise UnsupportedOp(f"axis={axis}; MXNet quantises axis=1 only")
     values = real(onnx, x, step_of(onnx, range_of(onnx, low, high), x.dtype))
     normal = onnx.op("BatchNormalization", values, gamma, beta, mean, var, epsilon=eps)
-    return (quantized(onnx, normal, step_of(onnx, told, "int8"), "int8"), *told.tensors(onnx))
+    return (quantized_as(onnx, normal, step_of(onnx, told, "int8"), "int8"), *told.tensors(onnx))
 
 
 # -- layers with weights of 8 bits -----------------------------------------------------------------

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .options import Options
 
 Numbers = np.ndarray[Any, Any]
+UNREAD = "only training reads its outputs"
+"""The reason of nodes that compute labels: they are in neither a part nor the written symbol."""
+
 Refusal = Callable[["onnx.ModelProto"], "str | None"]
 """An engine's answer to a scratch model: the reason why it cannot run it, or None."""
 
@@ -177,7 +180,7 @@ def _unread(graph: Graph, left: Mapping[Node, str]) -> dict[Node, str]:
     found: dict[Node, str] = {}
     for node in reversed(graph.nodes):
         if needed.isdisjoint(node.outputs):
-            found[node] = "only training reads its outputs"
+            found[node] = UNREAD
         else:
             needed.update(node.inputs if node in left else read_inputs(node))
     return found

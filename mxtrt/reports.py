@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .graph import Graph, Node, Value
+from .partition import UNREAD
 from .picture import dot_source, shorten, write_picture
 
 if TYPE_CHECKING:
@@ -127,10 +128,13 @@ class Report:
         where = f"into {len(self.parts)} part{'s' if len(self.parts) > 1 else ''}"
         if not self.left:
             return f"All {self.count} operators move {where}, run by {self.engine}."
-        return (
-            f"{self.moved} of {self.count} operators move {where}, run by {self.engine}; "
-            f"{len(self.left)} stay{'s' if len(self.left) == 1 else ''} in MXNet."
-        )
+        unread = sum(reason == UNREAD for reason in self.left.values())
+        stay = len(self.left) - unread
+        ends = [f"{stay} stay{'s' if stay == 1 else ''} in MXNet"] if stay else []
+        if unread:
+            ends.append(f"{unread} only compute{'s' if unread == 1 else ''} labels and vanish")
+        moved = f"{self.moved} of {self.count} operators move {where}, run by {self.engine}"
+        return f"{moved}; {', '.join(ends)}."
 
     def __repr__(self) -> str:
         """Return the first line of the table."""

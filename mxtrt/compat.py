@@ -84,6 +84,7 @@ class _PreparingLoader(Loader):
             with _stand_in_for_requests():
                 self._loader.exec_module(module)
         _write_numbers_plainly()
+        _spell_scipy_anew()
 
 
 def _is_installed(module: str) -> bool:
@@ -184,6 +185,23 @@ def _plain(value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)(_plain(element) for element in value)
     return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+
+
+def _spell_scipy_anew() -> None:
+    """Spare MXNet ``scipy.sparse.csr``: SciPy warns at every use and will drop it.
+
+    ``mx.nd.array`` looks at ``scipy.sparse.csr.csr_matrix`` in every call.
+    """
+    from mxnet.ndarray import sparse, utils
+
+    for module in (sparse, utils):
+        scipy = vars(module)["spsp"]
+        if scipy is not None:
+            vars(module)["spsp"] = types.SimpleNamespace(
+                csr=types.SimpleNamespace(csr_matrix=scipy.csr_matrix),
+                csr_matrix=scipy.csr_matrix,
+                coo_matrix=scipy.coo_matrix,
+            )
 
 
 def _restore_distutils() -> None:

@@ -155,6 +155,15 @@ def test_numpy_integers_in_shapes():
     initializer(mx.init.InitDesc("x_weight"), mx.nd.zeros((4, 3, 2, 2)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_scipy_matrices():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    assert mx.nd.array([1, 2]).shape == (2,)
+    matrix = mx.nd.sparse.array(scipy_sparse.csr_matrix(np.eye(3)))
+    assert matrix.stype == "csr"
+    assert mx.nd.array(matrix.asscipy()).stype == "csr"
+
+
 def test_numpy_scalars():
     array = mx.nd.arange(6).reshape((2, 3))
     assert (array * np.float32(2) + np.int64(1) - np.float64(0.5)).sum().asscalar() == 33

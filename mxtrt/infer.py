@@ -8,6 +8,7 @@ the unknown sizes: a size that comes out the same every time is a constant, any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, Optional
 
 import mxnet as mx
@@ -16,11 +17,15 @@ from .graph import Shape
 from .inline import inline_bodies
 from .symbol_json import build_symbol
 
-PROBES = (480, 960)  # divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits
-"""What stands in for unknown sizes."""
+Probe = tuple[int, int]
+"""What stands in for the unknown sizes of a shape: that of axis 0, and the step to the next axis."""
 
-SMALLEST = 1
-"""Stands in as well where MXNet takes it: ``slice`` cuts the ends that lie behind a small size."""
+PROBES: tuple[Probe, ...] = ((480, 0), (960, 0))
+"""Divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits."""
+
+MORE_PROBES: tuple[Probe, ...] = ((1, 0), (96, 96))
+"""Asked too, where MXNet takes them: ``slice`` cuts the ends that lie behind a small size, and
+keeping the ratio of a square image looks like keeping its size."""
 
 SAME_SHAPE = frozenset(
     {"Activation", "BatchNorm", "BlockGrad", "Cast", "Dropout", "LeakyReLU", "_copy", "clip",
@@ -117,31 +122,35 @@ def to_shape(shape: Sequence[int] | None) -> Shape:
 
 
 def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
-    first, second, small = (_infer_at(node, inputs, probe) for probe in (*PROBES, SMALLEST))
-    if first is None or second is None:
+    found = [_infer_at(node, inputs, probe) for probe in PROBES]
+    if None in found:
         return None
-    third = second if small is None else small
+    more = (_infer_at(node, inputs, probe) for probe in MORE_PROBES)
+    reads, makes = zip(*(shapes for shapes in (*found, *more) if shapes is not None))
     read = [
-        known if known is not None else _agree(a, b)
-        for known, a, b in zip(inputs, first[0], second[0])
+        known if known is not None else reduce(_agree, seen)
+        for known, *seen in zip(inputs, *reads)
     ]
-    return read, [_agree(_agree(a, b), c) for a, b, c in zip(first[1], second[1], third[1])]
+    return read, [reduce(_agree, seen) for seen in zip(*makes)]
 
 
 def _infer_at(
-    node: Mapping[str, Any], inputs: Sequence[Shape], number: int
+    node: Mapping[str, Any], inputs: Sequence[Shape], probe: Probe
 ) -> NodeShapes | None:
-    """Infer with `number` in place of unknown sizes, of those inputs too whose rank that shows."""
-    found = infer_node(node, [_fill(shape, number) for shape in inputs])
+    """Infer with `probe` in place of unknown sizes, of those inputs too whose rank that shows."""
+    found = infer_node(node, [_fill(shape, probe) for shape in inputs])
     if found is None or all(shape is not None and None not in shape for shape in found[0]):
         return found
     if None in found[0]:  # the outputs say only what MXNet made of the other inputs
         return found[0], [None] * len(found[1])
-    return infer_node(node, [_fill(shape, number) for shape in found[0]])
+    return infer_node(node, [_fill(shape, probe) for shape in found[0]])
 
 
-def _fill(shape: Shape, number: int) -> Shape:
-    return None if shape is None else tuple(number if size is None else size for size in shape)
+def _fill(shape: Shape, probe: Probe) -> Shape:
+    if shape is None:
+        return None
+    first, step = probe
+    return tuple(first + step * i if size is None else size for i, size in enumerate(shape))
 
 
 def _agree(one: Shape, two: Shape) -> Shape:

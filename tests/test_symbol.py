@@ -278,3 +278,9 @@ class TestBadInput:
             mxtrt.optimize(self.symbol, 3)
         with pytest.raises(BadParams, match="'fc_weight' is a ndarray"):
             mxtrt.optimize(self.symbol, {"fc_weight": np.ones((4, 4))})
+
+
+def test_a_square_image_is_not_taken_for_a_constant_one() -> None:
+    symbol = mx.sym.image.resize(mx.sym.var("data"), size=4, keep_ratio=True)
+    graph = read_symbol(symbol, None, read_options({"data": (None, None, 3)}))
+    assert graph.heads[0].shape == (None, None, 3)

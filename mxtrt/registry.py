@@ -67,6 +67,12 @@ def _read_floats(text: str) -> tuple[float, ...]:
     return tuple(float(v) for v in value) if isinstance(value, (tuple, list)) else (float(value),)
 
 
+def _read_pairs(text: str) -> tuple[tuple[int, ...], ...]:
+    value = ast.literal_eval(text.replace("L", ""))
+    rows = value if all(isinstance(row, (tuple, list)) for row in value) else (value,)
+    return tuple(tuple(int(v) for v in row) for row in rows)
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "bool": _read_bool,
     "int": _read_int,
@@ -75,6 +81,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "tuple[int, ...]": _read_ints,
     "tuple[int | None, ...]": _read_optional_ints,
     "tuple[float, ...]": _read_floats,
+    "tuple[tuple[int, ...], ...]": _read_pairs,
 }
 
 
@@ -151,6 +158,19 @@ def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def converts_alike(op: str, *others: str) -> None:
+    """Register the converter of `op`, whose module is loaded, for operators that mean the same.
+
+    Raises
+    ------
+    ValueError
+        One of them has a converter, or is refused, already.
+    """
+    for other in others:
+        _check_new(other)
+        _REGISTRY[other] = _REGISTRY[op]
 
 
 def refuses(sentence: str, *ops: str) -> None:

@@ -19,6 +19,9 @@ from . import known_rank
 
 FLOATS = frozenset({"float16", "float32", "float64"})
 
+PROMOTION = ("bool", "int8", "uint8", "int32", "int64", "float16", "float32", "float64")
+"""MXNet's NumPy operators compute with two types in the one that comes later here."""
+
 Formula = Callable[[OnnxModel, Operand, Operand, str], str]
 """Writes a function of two operands of one type, whose NumPy name comes last."""
 
@@ -45,17 +48,17 @@ def binary(
         compute = partial(_compute, formula, integers_in)
 
         def of_tensors(onnx: OnnxModel, a: Value, b: Value) -> str:
-            return compute(onnx, a, b, a.dtype)
+            return compute(onnx, *promoted(onnx, a, b))
 
         def of_scalar(
             onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
         ) -> str:
-            return compute(onnx, *_beside(onnx, x, scalar, is_int))
+            return compute(onnx, *beside(onnx, x, scalar, is_int))
 
         def of_reversed(
             onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
         ) -> str:
-            tensor, number, dtype = _beside(onnx, x, scalar, is_int)
+            tensor, number, dtype = beside(onnx, x, scalar, is_int)
             return compute(onnx, number, tensor, dtype)
 
         converts(*ops)(of_tensors)
@@ -66,6 +69,19 @@ def binary(
         return formula
 
     return register
+
+
+def promoted(onnx: OnnxModel, a: Value, b: Value) -> tuple[Operand, Operand, str]:
+    """Return two tensors in the type in which MXNet computes with both, and that type."""
+    if a.dtype == b.dtype:
+        return a, b, a.dtype
+    dtype = max(a.dtype, b.dtype, key=PROMOTION.index)
+    return as_type(onnx, a, dtype), as_type(onnx, b, dtype), dtype
+
+
+def as_type(onnx: OnnxModel, x: Value, dtype: str) -> Operand:
+    """Return `x` as it is if it has the type `dtype`, else cast to it."""
+    return x if x.dtype == dtype else onnx.cast(x, dtype)
 
 
 def constant(onnx: OnnxModel, number: float, dtype: str) -> str:
@@ -103,11 +119,15 @@ def from_float(onnx: OnnxModel, result: str, dtype: str) -> str:
     return onnx.cast(result, dtype)
 
 
-def _beside(onnx: OnnxModel, x: Value, number: float, is_int: bool) -> tuple[Operand, Operand, str]:
+def beside(onnx: OnnxModel, x: Value, number: float, is_int: bool) -> tuple[Operand, Operand, str]:
     """Return a tensor and a number as operands, and the type in which MXNet computes with them."""
-    if is_int or x.dtype in FLOATS:
-        return x, constant(onnx, number, x.dtype), x.dtype
-    return onnx.cast(x, "float64"), constant(onnx, number, "float64"), "float64"
+    if x.dtype in FLOATS:
+        dtype = x.dtype
+    elif not is_int:
+        dtype = "float64"
+    else:
+        dtype = "int64" if x.dtype == "bool" else x.dtype
+    return as_type(onnx, x, dtype), constant(onnx, number, dtype), dtype
 
 
 def _compute(
@@ -145,7 +165,7 @@ binary(
 @converts("_div_scalar")
 def div_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
     """``_div_scalar`` -> ``Div``, which cuts integers off as C does."""
-    tensor, number, dtype = _beside(onnx, x, scalar, is_int)
+    tensor, number, dtype = beside(onnx, x, scalar, is_int)
     if dtype not in FLOATS and cut_off(scalar) == 0:
         raise UnsupportedOp(f"scalar={scalar} divides integers by 0")
     return onnx.op("Div", tensor, number)

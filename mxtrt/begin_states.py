@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,9 @@ class _Inference:
     symbol: mx.sym.Symbol
     inputs: Mapping[str, Shape]
     params: Mapping[str, tuple[int, ...]]
+    found: dict[frozenset[tuple[Axis, int]], dict[str, tuple[int, ...]]] = field(
+        default_factory=dict
+    )
 
     def source(self, name: str, axis: int) -> int | Axis:
         """Return the size of one axis of a begin state: a number, or the input's axis it is."""
@@ -119,23 +122,26 @@ class _Inference:
 
     def _size(self, name: str, axis: int, sizes: Sizes) -> int | None:
         """Return a begin state's size, or None where the inputs' sizes contradict each other."""
-        shapes = {
-            n: tuple(sizes.get((n, i), size) for i, size in enumerate(shape))
-            for n, shape in self.inputs.items()
-            if shape is not None
-        }
-        # a stand-in for an unknown size may contradict a weight that fixes it; the begin states'
-        # sizes seldom need the weights
-        found = self._shape(name, {**shapes, **self.params}) or self._shape(name, shapes)
-        return int(found[axis]) if found else None
+        key = frozenset(sizes.items())
+        if key not in self.found:
+            shapes = {
+                n: tuple(sizes.get((n, i), size) for i, size in enumerate(shape))
+                for n, shape in self.inputs.items()
+                if shape is not None
+            }
+            # a stand-in for an unknown size may contradict a weight that fixes it; the begin
+            # states' sizes seldom need the weights
+            self.found[key] = self._infer({**shapes, **self.params}) or self._infer(shapes)
+        shape = self.found[key].get(f"{name}_output")
+        return int(shape[axis]) if shape else None
 
-    def _shape(self, name: str, known: Mapping[str, Any]) -> tuple[int, ...] | None:
+    def _infer(self, known: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         internals = self.symbol.get_internals()
         try:
-            _, found, _ = internals.infer_shape_partial(**known)
+            _, shapes, _ = internals.infer_shape_partial(**known)
         except mx.base.MXNetError:
-            return None
-        return dict(zip(internals.list_outputs(), found))[f"{name}_output"] or None
+            return {}
+        return dict(zip(internals.list_outputs(), shapes))
 
 
 def _sets(base: Sizes) -> Iterator[dict[Axis, int]]:

@@ -70,20 +70,17 @@ def rnn(
     if len(others) != wanted:
         raise UnsupportedOp(f"mode={mode!r} reads {3 + wanted} inputs; there are {3 + len(others)}")
     directions = 2 if bidirectional else 1
-    layout = _Layout(mode, state_size, num_layers, directions, projection_size)
-    cell = others[0] if mode == "lstm" else None
+    layout = _Layout(mode, state_size, num_layers, directions, projection_size, clip, x.dtype)
+    initial = (state, *others[: mode == "lstm"])
     lengths = onnx.cast(others[-1], "int32") if use_sequence_length else None
-    scan = mode == "lstm" and (projection_size is not None or None not in clip)
     weights = _cut(onnx, x, parameters, layout)
+    add_layer = _scan_layer if layout.needs_scan else _layer
     y: Value | str = x
     finals: list[Tensors] = []
     for number in range(num_layers):
         here = slice(number * directions, (number + 1) * directions)
-        states = [_rows(onnx, s, here, num_layers) for s in (state, cell) if s is not None]
-        if scan:
-            y, *last = _scan_layer(onnx, x.dtype, y, weights[here], states, lengths, clip)
-        else:
-            y, *last = _layer(onnx, layout, y, weights[here], states, lengths)
+        states = [_rows(onnx, value, here, num_layers) for value in initial]
+        y, *last = add_layer(onnx, layout, y, weights[here], states, lengths)
         finals.append(tuple(last))
     if not state_outputs:
         return (str(y),)
@@ -92,13 +89,21 @@ def rnn(
 
 @dataclass(frozen=True)
 class _Layout:
-    """What says how the parameter vector is packed."""
+    """What a layer computes, and how the parameter vector is packed."""
 
     mode: str
     hidden: int
     layers: int
     directions: int
     projection: int | None
+    clip: tuple[float | None, float | None]
+    dtype: str
+
+    @property
+    def needs_scan(self) -> bool:
+        """Whether ONNX has no such layer, or ONNX Runtime not in this dtype."""
+        special = self.projection is not None or None not in self.clip
+        return (self.mode == "lstm" and special) or self.dtype == "float64"
 
     @property
     def rows(self) -> int:
@@ -235,43 +240,40 @@ def _stacked(onnx: OnnxModel, tensors: list[str]) -> str:
     return _joined(onnx, tuple(onnx.op("Unsqueeze", t, onnx.ints([0])) for t in tensors))
 
 
-# -- LSTM layers that ONNX does not have -----------------------------------------------------
+# -- layers that ONNX does not have ------------------------------------------------------------
 
 
 def _scan_layer(
     onnx: OnnxModel,
-    dtype: str,
+    layout: _Layout,
     x: Value | str,
     weights: list[_Weights],
     states: list[Value | str],
     lengths: str | None,
-    clip: tuple[float | None, float | None],
 ) -> Tensors:
-    """Add an LSTM layer with a projection or clipped states, one ``Scan`` for each direction."""
+    """Add one layer as a ``Scan`` for each direction; return its output and its last states."""
     steps = None if lengths is None else _valid_steps(onnx, x, lengths)
     made: list[Tensors] = []
     for reverse, weight in enumerate(weights):
         row = onnx.constant(reverse, "int64")
         first = [onnx.op("Gather", state, row, axis=0) for state in states]
-        bias = onnx.op("Add", weight.bias_of_input, weight.bias_of_state)
         product = onnx.op("MatMul", x, onnx.op("Transpose", weight.of_input, perm=[1, 0]))
-        gates = onnx.op("Add", product, bias)
+        gates = onnx.op("Add", product, weight.bias_of_input)
         scanned = [gates] if steps is None else [gates, steps]
-        h, c, y = onnx.ops(
+        *last, y = onnx.ops(
             "Scan",
             *first,
             *scanned,
-            outputs=3,
+            outputs=len(first) + 1,
             num_scan_inputs=len(scanned),
             scan_input_directions=[reverse] * len(scanned),
             scan_output_directions=[reverse],
-            body=_lstm_step(onnx, dtype, weight, steps is not None, clip),
+            body=_step(onnx, layout, weight, steps is not None),
         )
-        axis = onnx.ints([0])
-        made.append((y, onnx.op("Unsqueeze", h, axis), onnx.op("Unsqueeze", c, axis)))
-    ys, *last = zip(*made)
+        made.append((y, *(onnx.op("Unsqueeze", state, onnx.ints([0])) for state in last)))
+    ys, *lasts = zip(*made)
     y = ys[0] if len(ys) == 1 else onnx.op("Concat", *ys, axis=2)
-    return y, *(_joined(onnx, column) for column in last)
+    return y, *(_joined(onnx, column) for column in lasts)
 
 
 def _valid_steps(onnx: OnnxModel, x: Value | str, lengths: str) -> str:
@@ -283,32 +285,45 @@ def _valid_steps(onnx: OnnxModel, x: Value | str, lengths: str) -> str:
     return onnx.op("Less", column, ends)
 
 
-def _lstm_step(
-    onnx: OnnxModel,
-    dtype: str,
-    weight: _Weights,
-    masked: bool,
-    clip: tuple[float | None, float | None],
-) -> GraphProto:
-    """Return one step of an LSTM: from ``h, c, gates[, valid]`` to ``h, c, y``."""
+def _step(onnx: OnnxModel, layout: _Layout, weight: _Weights, masked: bool) -> GraphProto:
+    """Return one step of a layer: from states, gates and a mask to states and the output."""
     of_state = onnx.op("Transpose", weight.of_state, perm=[1, 0])
     projection = weight.projection and onnx.op("Transpose", weight.projection, perm=[1, 0])
     body = onnx.subgraph("step")
-    h, c, gates = (body.declare(Value(name, (None, None), dtype)) for name in ("h", "c", "gates"))
+    names = ["h", "c"] if layout.mode == "lstm" else ["h"]
+    states = [body.declare(Value(name, (None, None), layout.dtype)) for name in names]
+    of_x = body.declare(Value("gates", (None, None), layout.dtype))
     valid = body.declare(Value("valid", (None, 1), "bool")) if masked else None
-    total = body.op("Add", gates, body.op("MatMul", h, of_state))
-    i, f, g, o = body.ops("Split", total, outputs=4, axis=1)
+    of_h = body.op("Add", body.op("MatMul", states[0], of_state), weight.bias_of_state)
+    if layout.mode == "lstm":
+        news = _lstm_cell(body, layout, of_x, of_h, states[1])
+    elif layout.mode == "gru":
+        news = [_gru_cell(body, of_x, of_h, states[0])]
+    else:
+        activation = "Relu" if layout.mode == "rnn_relu" else "Tanh"
+        news = [body.op(activation, body.op("Add", of_x, of_h))]
+    if projection is not None:
+        news[0] = body.op("MatMul", news[0], projection)
+    y = news[0]
+    if valid is not None:
+        y = body.op("Where", valid, y, body.constant(0, layout.dtype))
+        news = [body.op("Where", valid, new, old) for new, old in zip(news, states)]
+    outputs = [Value(name, (None, None), layout.dtype) for name in (*names, "y")]
+    body.bind(outputs, [*news, y])
+    return body.finish(outputs).graph
+
+
+def _lstm_cell(body: OnnxModel, layout: _Layout, of_x: str, of_h: str, c: str) -> list[str]:
+    i, f, g, o = body.ops("Split", body.op("Add", of_x, of_h), outputs=4, axis=1)
     kept = body.op("Mul", body.op("Sigmoid", f), c)
     new_c = body.op("Add", kept, body.op("Mul", body.op("Sigmoid", i), body.op("Tanh", g)))
-    if None not in clip:
-        new_c = body.op("Clip", new_c, *(body.constant(end, dtype) for end in clip))
-    new_h = body.op("Mul", body.op("Sigmoid", o), body.op("Tanh", new_c))
-    if projection is not None:
-        new_h = body.op("MatMul", new_h, projection)
-    y = new_h
-    if valid is not None:
-        y = body.op("Where", valid, new_h, body.constant(0, dtype))
-        new_h, new_c = body.op("Where", valid, new_h, h), body.op("Where", valid, new_c, c)
-    outputs = [Value(name, (None, None), dtype) for name in ("new_h", "new_c", "y")]
-    body.bind(outputs, [new_h, new_c, y])
-    return body.finish(outputs).graph
+    if None not in layout.clip:
+        new_c = body.op("Clip", new_c, *(body.constant(end, layout.dtype) for end in layout.clip))
+    return [body.op("Mul", body.op("Sigmoid", o), body.op("Tanh", new_c)), new_c]
+
+
+def _gru_cell(body: OnnxModel, of_x: str, of_h: str, h: str) -> str:
+    (xr, xz, xn), (hr, hz, hn) = (body.ops("Split", t, outputs=3, axis=1) for t in (of_x, of_h))
+    r, z = (body.op("Sigmoid", body.op("Add", *pair)) for pair in ((xr, hr), (xz, hz)))
+    n = body.op("Tanh", body.op("Add", xn, body.op("Mul", r, hn)))
+    return body.op("Add", n, body.op("Mul", z, body.op("Sub", h, n)))

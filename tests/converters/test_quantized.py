@@ -12,6 +12,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from operators import check_refused, random_array, run_mxnet
 
 import mxtrt
@@ -260,3 +262,65 @@ def test_convolution(no_bias: bool, attrs: dict[str, Any]) -> None:
     check(symbol, {"data": integers((2, 4, 7, 6), "uint8")}, params)
     fed_on = C.requantize(*symbol, min_calib_range=-50.0, max_calib_range=40.0)
     check(fed_on, {"data": integers((2, 4, 7, 6), "uint8")}, params)
+
+
+REFUSALS = [
+    (C.quantize_v2(V("data")), "int8", "int8 data without min_calib_range has no range"),
+    (
+        C.quantized_act(V("data"), V("r_min"), V("r_max"), act_type="relu"),
+        "uint8",
+        "uint8 data, whose bytes MXNet takes for int8",
+    ),
+    (
+        C.quantized_elemwise_mul(
+            V("data"), V("data"), V("r_min"), V("r_max"), V("r_min"), V("r_max")
+        ),
+        "uint8",
+        "MXNet multiplies int8 only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("symbol", "dtype", "sentence"), REFUSALS)
+def test_refusals(symbol: mx.sym.Symbol, dtype: str, sentence: str) -> None:
+    params = ends(r=(-1.0, 2.0))
+    params = {n: a for n, a in params.items() if n in symbol.list_arguments()}
+    check_refused(symbol, {"data": integers((2, 3), dtype)}, sentence, params)
+
+
+def test_batch_norm_wants_a_range() -> None:
+    names = ["data", "gamma", "beta", "mean", "var", "r_min", "r_max"]
+    params = {**{n: np.ones(3, "float32") for n in names[1:5]}, **ends(r=(-1.0, 2.0))}
+    symbol = C.quantized_batch_norm(*map(V, names))
+    data = {"data": integers((2, 3, 4, 4), "int8")}
+    check_refused(symbol, data, "no min_calib_range; MXNet itself asks for one", params)
+
+
+def test_calibration_stays() -> None:
+    symbol = C.calibrate_entropy(V("hist"), V("edges"), num_quantized_bins=5)[0] * 1
+    inputs = {"hist": np.ones(9, "float32"), "edges": np.arange(10, dtype="float32")}
+    check_refused(symbol, inputs, "while a model is calibrated")
+
+
+ENDS = st.floats(-50, 50, width=32).filter(lambda x: abs(x) > 0.01)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    ENDS,
+    ENDS,
+    st.sampled_from(["int8", "uint8", "auto"]),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_there_and_back(a: float, b: float, out_type: str, shape: list[int], back: bool) -> None:
+    attrs = {"min_calib_range": min(a, b), "max_calib_range": max(a, b)}
+    symbol = C.quantize_v2(V("data"), out_type=out_type, **attrs)
+    data = random_array(tuple(shape)) * max(abs(a), abs(b))
+    if not back:
+        check(symbol, {"data": data}, {}, share=1)
+        return
+    expected = run_mxnet(C.dequantize(*symbol), {"data": data})[0]
+    optimized, _ = mxtrt.optimize(C.dequantize(*symbol), shapes={"data": tuple(shape)})
+    step = max(abs(a), abs(b)) / 127
+    assert np.abs(run_mxnet(optimized, {"data": data})[0] - expected).max() <= step

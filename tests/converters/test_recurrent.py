@@ -227,6 +227,19 @@ def test_clipped_states(clip: tuple[float, float], directions: int, projection: 
 # -- dtypes, refusals, sweeps ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("mode", GATES)
+def test_float64(mode: str, bidirectional: bool) -> None:
+    """As ``Scan``: ONNX Runtime has the layers in float32 only."""
+    symbol = rnn_symbol(
+        mode, state_size=3, num_layers=2, bidirectional=bidirectional, state_outputs=True
+    )
+    arrays = rnn_arrays(symbol, (5, 2, 4), "float64")
+    bound = 1e-6 if mode == "rnn_relu" else None  # MXNet's relu goes through float32 there
+    parameters = {"parameters": arrays.pop("parameters")}
+    check_operator(symbol, arrays, parameters, rtol=bound, atol=bound)
+
+
 @pytest.mark.parametrize("mode", ["gru", "lstm"])
 def test_float16(mode: str) -> None:
     """MXNet has no float16 RNN on the CPU: the reference is float32."""
@@ -315,12 +328,20 @@ LAYERS = {
 
 
 def check_block(block: gluon.HybridBlock, shape: tuple[int, ...], batch_axis: int) -> None:
-    """Trace a block and check that all of it moves, for a known and for an unknown batch."""
     block.initialize(mx.init.Uniform(0.7))
-    x = random_array(shape)
-    block(mx.nd.array(x))
-    symbol = block(mx.sym.var("data"))
+    block(mx.nd.zeros(shape))
     parameters = {n: p.data() for n, p in block.collect_params().items()}
+    check_model(block(mx.sym.var("data")), parameters, shape, batch_axis)
+
+
+def check_model(
+    symbol: mx.sym.Symbol,
+    parameters: dict[str, mx.nd.NDArray],
+    shape: tuple[int, ...],
+    batch_axis: int,
+) -> None:
+    """Check that all of a model moves, for a known and for an unknown batch."""
+    x = random_array(shape)
     expected = run_mxnet(symbol, {"data": x, **{n: p.asnumpy() for n, p in parameters.items()}})
     open_shape = tuple(None if axis == batch_axis else n for axis, n in enumerate(shape))
     for known in (shape, open_shape):
@@ -372,3 +393,37 @@ CELLS = {
 def test_unrolled_cells(kind: str, layout: str) -> None:
     shape = (3, 2, 4) if layout == "TNC" else (2, 3, 4)
     check_block(Unrolled(CELLS[kind](), layout), shape, layout.index("N"))
+
+
+def old_stack() -> mx.rnn.BaseRNNCell:
+    cell = mx.rnn.SequentialRNNCell()
+    cell.add(mx.rnn.LSTMCell(3, "lstm_"))
+    cell.add(mx.rnn.ResidualCell(mx.rnn.GRUCell(3, "gru_")))
+    return cell
+
+
+OLD_CELLS = {
+    "lstm": lambda: mx.rnn.LSTMCell(3, "a_"),
+    "gru": lambda: mx.rnn.GRUCell(3, "a_"),
+    "rnn": lambda: mx.rnn.RNNCell(3, "relu", "a_"),
+    "stacked": old_stack,
+    "both ways": lambda: mx.rnn.BidirectionalCell(
+        mx.rnn.LSTMCell(3, "l_"), mx.rnn.GRUCell(3, "r_")
+    ),
+    "fused": lambda: mx.rnn.FusedRNNCell(3, num_layers=2, mode="gru", bidirectional=True),
+    "unfused": lambda: mx.rnn.FusedRNNCell(3, num_layers=2, mode="lstm").unfuse(),
+}
+
+
+@pytest.mark.parametrize("layout", ["TNC", "NTC"])
+@pytest.mark.parametrize("kind", OLD_CELLS)
+def test_cells_of_mx_rnn(kind: str, layout: str) -> None:
+    shape = (3, 2, 4) if layout == "TNC" else (2, 3, 4)
+    symbol, _ = OLD_CELLS[kind]().unroll(3, mx.sym.var("data"), layout=layout, merge_outputs=True)
+    shapes, _, _ = symbol.infer_shape(data=shape)
+    arrays = {
+        n: random_array(s, seed=i) / 2
+        for i, (n, s) in enumerate(zip(symbol.list_arguments(), shapes))
+    }
+    parameters = {n: mx.nd.array(a) for n, a in arrays.items() if n != "data"}
+    check_model(symbol, parameters, shape, layout.index("N"))

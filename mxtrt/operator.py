@@ -19,6 +19,7 @@ from . import _bridge, _library
 from .arrays import DTYPES, TYPE_FLAGS
 from .errors import BadModel, ShapesDisagree
 from .graph import Value, format_shape
+from .infer import to_shape
 from .inline import inline_bodies
 from .symbol_json import build_symbol
 
@@ -81,10 +82,12 @@ class EngineOperator:
         used = set(self._symbol.list_inputs())  # a branch may leave some out
         known = {n: shape for n, shape in zip(self._input_names, shapes) if n in used}
         try:
-            _, found, _ = self._symbol.infer_shape(**known, **self._param_shapes)
+            # infer_shape has none where an operator (_npi_hstack) says that it does not know
+            _, found, _ = self._symbol.infer_shape_partial(**known, **self._param_shapes)
         except mx.base.MXNetError as error:
             raise ShapesDisagree(f"{self._describe(shapes)}: {_reason(error)}") from None
-        if found is None:
+        outputs = [to_shape(shape) for shape in found or ()]
+        if not outputs or any(shape is None or None in shape for shape in outputs):
             raise ShapesDisagree(f"{self._describe(shapes)}: MXNet cannot infer the outputs")
         return tuple(map(tuple, found))
 
@@ -109,9 +112,7 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tu
         nodes.append({**node.source, "inputs": inputs})
     symbol = build_symbol(*inline_bodies(nodes, [entries[value] for value in part.outputs]))
     count = len(part.inputs)
-    shapes = {
-        f"x{count + i}": value.shape for i, value in enumerate(part.params)
-    }
+    shapes = {f"x{count + i}": value.shape for i, value in enumerate(part.params)}
     arguments = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
     shapes = {name: shape for name, shape in shapes.items() if name in arguments}
     return symbol, [f"x{i}" for i in range(count)], shapes

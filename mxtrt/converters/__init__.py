@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedOp
-from ..graph import Value
+from ..graph import Shape, Value
 
 if TYPE_CHECKING:
     from ..onnx_model import OnnxModel
@@ -83,3 +83,10 @@ def size_vector(onnx: OnnxModel, x: Value, axis: int) -> str:
     if size is not None:
         return onnx.ints([size])
     return onnx.op("Gather", onnx.op("Shape", x), onnx.ints([axis]))
+
+
+def value_of(onnx: OnnxModel, tensor: str, shape: Shape, dtype: str) -> Value:
+    """Return a tensor that a converter made as a `Value`: with what is known of its shape."""
+    value = Value(tensor, shape, dtype)
+    onnx.alias(value, tensor)
+    return value

@@ -19,7 +19,6 @@ from . import shape_vector
 from .creation import as_dtype, filled
 from .elementwise import (
     FLOATS,
-    Formula,
     as_type,
     beside,
     binary,
@@ -33,12 +32,12 @@ Test = Callable[[OnnxModel, Operand, Operand], str]
 """Writes a comparison of two operands."""
 
 
-def _operator(op_type: str, of_bools: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+def _one(op_type: str, of_bools: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     return onnx.op(of_bools if dtype == "bool" else op_type, a, b)
 
 
 _add, _subtract, _multiply = (
-    partial(_operator, *op_types) for op_types in (("Add", "Or"), ("Sub", "Xor"), ("Mul", "And"))
+    partial(_one, *op_types) for op_types in (("Add", "Or"), ("Sub", "Xor"), ("Mul", "And"))
 )
 
 binary("_npi_add", scalar="_npi_add_scalar")(_add)
@@ -206,9 +205,7 @@ def _is_infinite(positive: bool, negative: bool, onnx: OnnxModel, x: Value) -> s
     if x.dtype not in FLOATS:
         return _everywhere(onnx, False, x)
     wide = onnx.cast(x, "float32") if x.dtype == "float16" else x  # which IsInf does not take
-    return onnx.op(
-        "IsInf", wide, detect_positive=int(positive), detect_negative=int(negative)
-    )
+    return onnx.op("IsInf", wide, detect_positive=int(positive), detect_negative=int(negative))
 
 
 converts("_npi_isinf")(partial(_is_infinite, True, True))

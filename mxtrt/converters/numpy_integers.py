@@ -42,9 +42,7 @@ def _number(onnx: OnnxModel, bits: str, count: int, dtype: str) -> str:
     total = ""
     for low in range(0, count, 32):
         powers = [2 ** (i - low) if low <= i < low + 32 else 0 for i in range(count)]
-        counted = onnx.op(
-            "Where", bits, onnx.constant(powers, dtype), onnx.constant(0, dtype)
-        )
+        counted = onnx.op("Where", bits, onnx.constant(powers, dtype), onnx.constant(0, dtype))
         part = onnx.op("ReduceSum", counted, onnx.ints([-1]), keepdims=1)
         if low:
             part = onnx.op("Mul", part, onnx.constant(2**low, dtype))
@@ -119,7 +117,7 @@ def _lcm(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
 
 
 def _gcd(onnx: OnnxModel, one: Operand, two: Operand, steps: int) -> str:
-    """Return Euclid's greatest common divisor; the state of its loop is two tensors of one shape."""
+    """Return the greatest common divisor by Euclid's algorithm, on two tensors of one shape."""
     zero = onnx.constant(0, "int64")
     starts = [
         onnx.op("Add", x, onnx.op("Mul", other, zero)) for x, other in ((one, two), (two, one))

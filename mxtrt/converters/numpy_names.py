@@ -28,6 +28,7 @@ SAME = {
     "rint": ("_npi_rint",),
     "sigmoid": ("_npx_sigmoid",),
     "sign": ("_npi_sign",),
+    "stack": ("_npi_stack",),
     "sqrt": ("_npi_sqrt",),
     "square": ("_npi_square",),
     "_arange": ("_npi_arange",),

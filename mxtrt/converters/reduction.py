@@ -69,11 +69,11 @@ def _accumulation(
     exclude: bool = False,
 ) -> str:
     axes = reduced_axes(x, axis, exclude)
-    operand = _wide(onnx, x)
+    operand = widened(onnx, x)
     if ignored is not None and x.dtype in FLOATS:
         nothing = onnx.constant(ignored, x.dtype)
         operand = onnx.op("Where", onnx.op("IsNaN", x), nothing, x)
-    return _narrow(onnx, reduce(onnx, op_type, operand, axes, keepdims), x.dtype)
+    return narrowed(onnx, reduce(onnx, op_type, operand, axes, keepdims), x.dtype)
 
 
 converts("sum")(partial(_accumulation, "ReduceSum", None))
@@ -82,12 +82,13 @@ converts("nansum")(partial(_accumulation, "ReduceSum", 0))
 converts("nanprod")(partial(_accumulation, "ReduceProd", 1))
 
 
-def _wide(onnx: OnnxModel, x: Value) -> Operand:
-    """Return `x` in a type that ONNX Runtime sums; `_narrow` lets sums wrap around as in MXNet."""
+def widened(onnx: OnnxModel, x: Value) -> Operand:
+    """Return `x` in a type that ONNX Runtime sums; `narrowed` lets sums wrap around as in MXNet."""
     return onnx.cast(x, "int32") if x.dtype in {"int8", "uint8"} else x
 
 
-def _narrow(onnx: OnnxModel, reduced: str, dtype: str) -> str:
+def narrowed(onnx: OnnxModel, reduced: str, dtype: str) -> str:
+    """Return what `widened` numbers were reduced to in their type `dtype`."""
     return onnx.cast(reduced, dtype) if dtype in {"int8", "uint8"} else reduced
 
 
@@ -104,7 +105,7 @@ def mean(
     axes = reduced_axes(x, axis, exclude)
     if x.dtype in FLOATS:
         return reduce(onnx, "ReduceMean", x, axes, keepdims)
-    total = _narrow(onnx, reduce(onnx, "ReduceSum", _wide(onnx, x), axes, keepdims), x.dtype)
+    total = narrowed(onnx, reduce(onnx, "ReduceSum", widened(onnx, x), axes, keepdims), x.dtype)
     count = onnx.op("Div", onnx.op("Size", x), onnx.op("Size", total))
     return onnx.op("Div", total, onnx.cast(count, x.dtype))
 
@@ -128,8 +129,8 @@ def norm(
     dtype = out_dtype or x.dtype
     if dtype != x.dtype and not (dtype in FLOATS and x.dtype in FLOATS):
         raise UnsupportedOp(f"out_dtype={dtype!r} for {x.dtype}: MXNet does not compute it either")
-    operand = _wide(onnx, x) if dtype == x.dtype else onnx.cast(x, dtype)
-    return _narrow(onnx, reduce(onnx, f"ReduceL{ord}", operand, axes, keepdims), dtype)
+    operand = widened(onnx, x) if dtype == x.dtype else onnx.cast(x, dtype)
+    return narrowed(onnx, reduce(onnx, f"ReduceL{ord}", operand, axes, keepdims), dtype)
 
 
 def _position(

@@ -89,6 +89,8 @@ def reshaped(
     if None not in numbers:
         target = onnx.ints(number for number in numbers if number is not None)
     else:
+        if mx.util.is_np_shape() and -1 not in numbers:  # a 0 at run time is a size
+            numbers, has_empty_axis = [size.number() for size in sizes], True
         pairs = zip(sizes, numbers)
         vectors = [s.vector(onnx) if n is None else onnx.ints([n]) for s, n in pairs]
         target = onnx.op("Concat", *vectors, axis=0)
@@ -116,7 +118,7 @@ def reshape(
             sizes[0] = Size(x, (0,))
     if sizes.count(INFERRED) > 1:
         raise UnsupportedOp(f"target_shape={target_shape} leaves more than one size open")
-    return reshaped(onnx, x, _without_inferred(x, sizes), x)
+    return reshaped(onnx, x, without_inferred(x, sizes), x)
 
 
 def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
@@ -135,7 +137,7 @@ def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
             sizes += sizes_of(x, rest)
             source += len(rest)
         elif code == -4:
-            sizes += _split(x, source, *codes[index + 1 : index + 3])
+            sizes += split_sizes(x, source, *codes[index + 1 : index + 3])
             index += 2
             source += 1
         else:
@@ -149,7 +151,7 @@ def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
     return flipped[::-1]
 
 
-def _split(x: Value, axis: int, first: int, second: int) -> list[Size]:
+def split_sizes(x: Value, axis: int, first: int, second: int) -> list[Size]:
     """Return the two sizes of an axis that the code -4 splits; one of them may be -1."""
     if first == -1:
         return [Size(x, (axis,), divisor=second), Size(factor=second)]
@@ -158,7 +160,7 @@ def _split(x: Value, axis: int, first: int, second: int) -> list[Size]:
     return [Size(factor=first), Size(factor=second)]
 
 
-def _without_inferred(x: Value, sizes: list[Size]) -> list[Size]:
+def without_inferred(x: Value, sizes: list[Size]) -> list[Size]:
     """Return the sizes with a number in place of `INFERRED` when every size of `x` is known."""
     if INFERRED not in sizes or x.shape is None or None in x.shape:
         return sizes

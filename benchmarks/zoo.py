@@ -136,14 +136,14 @@ def main() -> None:
             other = ms.get("mx2onnx + ONNX Runtime")
             rows.append((
                 name, str(batch), f"{ms['MXNet']:.1f}", f"{other:.1f}" if other else "fails",
-                f"{ms['mxtrt']:.1f}", f"{ms['MXNet'] / ms['mxtrt']:.2f}×",
-                f"{other / ms['mxtrt']:.2f}×" if other else "–",
+                f"{ms['mxtrt']:.1f}", f"{ms['MXNet'] / ms['mxtrt']:.2f}x",
+                f"{other / ms['mxtrt']:.2f}x" if other else "-",
                 f"{found['difference']['mxtrt']:.1e}",
             ))  # fmt: skip
             print("  ".join(rows[-1]), file=sys.stderr)
     print_table(rows)
     gains = [found["ms"]["MXNet"] / found["ms"]["mxtrt"] for found in results]
-    print(f"\ngeometric mean over {len(gains)} rows: {geometric_mean(gains):.2f}× MXNet's speed")
+    print(f"\ngeometric mean over {len(gains)} rows: {geometric_mean(gains):.2f}x MXNet's speed")
     write_json(options.json, results)
 
 

@@ -38,7 +38,8 @@ def numpy_view(array: mx.nd.NDArray) -> np.ndarray[Any, Any]:
         return np.empty(array.shape, dtype)
     memory = (ctypes.c_char * nbytes).from_address(pointer.value or 0)
     memory._owner = array  # type: ignore[attr-defined]
-    view = np.frombuffer(memory, dtype).reshape(array.shape)
+    view: np.ndarray[Any, Any] = np.frombuffer(memory, dtype)  # type: ignore[call-overload]
+    view = view.reshape(array.shape)
     view.flags.writeable = False
     return view
 

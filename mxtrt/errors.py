@@ -19,6 +19,7 @@ The command line prints a ``UserError`` as one sentence; anything else keeps its
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -75,3 +76,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def mxnet_sentence(error: Exception) -> str:
+    """Return what an error of MXNet says, without its stack, places in the source and times."""
+    text = str(error).split("Stack trace", maxsplit=1)[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[-1] if lines else type(error).__name__
+    said = said.removeprefix("MXNetError: ")
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", said)

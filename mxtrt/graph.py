@@ -43,6 +43,7 @@ class Value:
     arrays: Mapping[str, mx.nd.NDArray] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
+        """Return name, shape and dtype."""
         return f"{self.name} {format_shape(self.shape)} {self.dtype}"
 
     @property
@@ -83,6 +84,7 @@ class Node:
     source: Mapping[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
+        """Return operator and name, as reports and errors show them."""
         return f"{self.op} {self.name!r}"
 
 
@@ -128,6 +130,7 @@ class Graph:
         return {value: tuple(nodes) for value, nodes in readers.items()}
 
     def __str__(self) -> str:
+        """Return a table of the nodes."""
         rows = [("operator", "name", "inputs", "outputs")]
         rows += [
             (n.op, n.name, ", ".join(v.name for v in n.inputs), ", ".join(map(str, n.outputs)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, Optional
+from typing import Any
 
 import mxnet as mx
 
@@ -18,12 +18,12 @@ from .inline import inline_bodies
 from .symbol_json import build_symbol
 
 Probe = tuple[int, int]
-"""What stands in for the unknown sizes of a shape: that of axis 0, and the step to the next axis."""
+"""What stands in for unknown sizes: that of axis 0, and the step from axis to axis."""
 
 PROBES: tuple[Probe, ...] = ((480, 0), (960, 0))
 """Divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits."""
 
-MORE_PROBES: tuple[Probe, ...] = ((1, 0), (96, 96))
+MORE_PROBES: tuple[Probe, ...] = ((1, 0), (96, 96), (960, -192))
 """Asked too, where MXNet takes them: ``slice`` cuts the ends that lie behind a small size, and
 keeping the ratio of a square image looks like keeping its size."""
 
@@ -101,7 +101,7 @@ def infer_node(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes |
 
 
 def single_node_symbol(node: Mapping[str, Any], num_inputs: int) -> mx.sym.Symbol:
-    """Return the symbol that is one node, reading variables ``x0``, ``x1``, …"""
+    """Return the symbol that is one node, reading variables ``x0``, ``x1``, … ."""
     variables = [{"op": "null", "name": f"x{i}", "inputs": []} for i in range(num_inputs)]
     alone = {**node, "inputs": [[i, 0, 0] for i in range(num_inputs)], "name": "node"}
     if node["op"] in {"_cond", "_while_loop"}:
@@ -128,15 +128,12 @@ def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | Non
     more = (_infer_at(node, inputs, probe) for probe in MORE_PROBES)
     reads, makes = zip(*(shapes for shapes in (*found, *more) if shapes is not None))
     read = [
-        known if known is not None else reduce(_agree, seen)
-        for known, *seen in zip(inputs, *reads)
+        known if known is not None else reduce(_agree, seen) for known, *seen in zip(inputs, *reads)
     ]
     return read, [reduce(_agree, seen) for seen in zip(*makes)]
 
 
-def _infer_at(
-    node: Mapping[str, Any], inputs: Sequence[Shape], probe: Probe
-) -> NodeShapes | None:
+def _infer_at(node: Mapping[str, Any], inputs: Sequence[Shape], probe: Probe) -> NodeShapes | None:
     """Infer with `probe` in place of unknown sizes, of those inputs too whose rank that shows."""
     found = infer_node(node, [_fill(shape, probe) for shape in inputs])
     if found is None or all(shape is not None and None not in shape for shape in found[0]):
@@ -174,7 +171,7 @@ def _stand_in(node: Mapping[str, Any], inputs: Sequence[Shape]) -> Sequence[Shap
     return inputs if implied is None else [implied, *inputs[1:]]
 
 
-def implied_input_shape(op: str, attrs: Mapping[str, str], weight: Shape) -> Optional[Shape]:
+def implied_input_shape(op: str, attrs: Mapping[str, str], weight: Shape) -> Shape:
     """Return the input shape that an operator's weight implies, or None.
 
     A convolution's weight ``(out, in / groups, *kernel)`` says the rank and the channels.

@@ -283,9 +283,7 @@ def export_onnx(
     return model.finish(part.outputs), model
 
 
-def embed_weights(
-    proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray]
-) -> onnx.ModelProto:
+def embed_weights(proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray]) -> onnx.ModelProto:
     """Return a copy of a model with its weights inside: for files and tools, up to 2 GiB."""
     whole = onnx.ModelProto()
     whole.CopyFrom(proto)
@@ -319,7 +317,7 @@ def _external_tensor(name: str, value: Value) -> TensorProto:
     tensor = TensorProto(
         name=name,
         data_type=ELEMENT_TYPES[value.dtype],
-        dims=value.shape,
+        dims=value.array.shape,
         data_location=TensorProto.EXTERNAL,
     )
     tensor.external_data.add(key="location", value=EXTERNAL_LOCATION)

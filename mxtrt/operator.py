@@ -17,8 +17,8 @@ import mxnet as mx
 
 from . import _bridge, _library
 from .arrays import DTYPES, TYPE_FLAGS
-from .errors import BadModel, ShapesDisagree
-from .graph import Value, format_shape
+from .errors import BadModel, ShapesDisagree, mxnet_sentence
+from .graph import Shape, Value, format_shape
 from .infer import to_shape
 from .inline import inline_bodies
 from .symbol_json import build_symbol
@@ -85,7 +85,7 @@ class EngineOperator:
             # infer_shape has none where an operator (_npi_hstack) says that it does not know
             _, found, _ = self._symbol.infer_shape_partial(**known, **self._param_shapes)
         except mx.base.MXNetError as error:
-            raise ShapesDisagree(f"{self._describe(shapes)}: {_reason(error)}") from None
+            raise ShapesDisagree(f"{self._describe(shapes)}: {mxnet_sentence(error)}") from None
         outputs = [to_shape(shape) for shape in found or ()]
         if not outputs or any(shape is None or None in shape for shape in outputs):
             raise ShapesDisagree(f"{self._describe(shapes)}: MXNet cannot infer the outputs")
@@ -96,7 +96,7 @@ class EngineOperator:
         return f"the part {self.part.name} cannot take {read}"
 
 
-def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tuple[int, ...]]]:
+def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, Shape]]:
     """Return the part as a symbol of its own, its inputs' names and its parameters' shapes."""
     nodes: list[dict[str, Any]] = []
     entries: dict[Value, tuple[int, int]] = {}
@@ -116,11 +116,6 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, tu
     arguments = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
     shapes = {name: shape for name, shape in shapes.items() if name in arguments}
     return symbol, [f"x{i}" for i in range(count)], shapes
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).split("Stack trace", maxsplit=1)[0]
-    return " ".join(line.strip() for line in text.splitlines()[-2:] if line.strip())
 
 
 # -- the engines of this process -----------------------------------------------------------------

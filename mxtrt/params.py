@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Union
 
 import mxnet as mx
 
-from .errors import BadModel, BadParams
+from .errors import BadModel, BadParams, mxnet_sentence
 
 if TYPE_CHECKING:
     Arrays = Mapping[str, mx.nd.NDArray]
@@ -72,7 +72,7 @@ def _load(path: str) -> Mapping[str, mx.nd.NDArray]:
         loaded = mx.nd.load(path)
     except mx.base.MXNetError as error:
         raise BadModel(
-            f"{path}: not a params file, or a damaged one ({_first_line(error)})"
+            f"{path}: not a params file, or a damaged one ({mxnet_sentence(error)})"
         ) from None
     if not isinstance(loaded, dict):
         raise BadModel(f"{path}: holds arrays without names; parameters need names")
@@ -106,7 +106,7 @@ def _from_pair(pair: tuple[Any, Any] | list[Any]) -> Params:
 
     def keep(names: Collection[str]) -> Any:
         kept = [{n: a for n, a in half.items() if n in names} for half in both]
-        return type(pair)(kept)
+        return kept if isinstance(pair, list) else tuple(kept)
 
     return Params(arrays, keep)
 
@@ -123,8 +123,3 @@ def _checked(name: str, array: Any) -> mx.nd.NDArray:
     if array.stype != "default":
         raise BadParams(f"the parameter {name!r} is {array.stype}; call .tostype('default') on it")
     return array
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

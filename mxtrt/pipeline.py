@@ -1,14 +1,14 @@
-"""The whole of mxtrt as one table of steps.
+r"""The whole of mxtrt as one table of steps.
 
-====  ================  =============================================  =====================
+====  ================  =============================================  ====================
 step  function          in → out                                       where
-====  ================  =============================================  =====================
+====  ================  =============================================  ====================
 1     `read_symbol`     ``Symbol`` + params + shapes → `Graph`         ``symbol.py``
-2     `partition`       `Graph` → `Subgraph`\\ s + reasons              ``partition.py``
+2     `partition`       `Graph` → `Subgraph`\ s + reasons              ``partition.py``
 3     `export_onnx`     `Subgraph` → ``onnx.ModelProto``               ``onnx_model.py``
 4     `build`           ``ModelProto`` → `Engine`                      ``engines/``
-5     `write_symbol`    `Graph` + engines → ``Symbol``                 ``symbol.py``
-====  ================  =============================================  =====================
+5     `write_symbol`    `Graph` + engines → ``Symbol``                 ``symbol_writer.py``
+====  ================  =============================================  ====================
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ import mxnet as mx
 from .arrays import return_freed_memory
 from .engines import Builder, builder
 from .errors import EngineError
-from .onnx_model import export_onnx
 from .labels import accept_missing_labels
+from .onnx_model import export_onnx
 from .operator import EngineOperator, register
 from .options import Options, read_options
 from .params import ParamsLike, read_params
 from .partition import Partition, Subgraph, partition
 from .reports import Report
-from .symbol import load_symbol, read_symbol, write_symbol
+from .symbol import load_symbol, read_symbol
+from .symbol_writer import write_symbol
 
 log = logging.getLogger("mxtrt")
 

@@ -1,7 +1,4 @@
-"""Steps 1 and 5: an MXNet symbol becomes a `Graph`, and a partitioned graph a symbol again.
-
-Both work on the symbol's JSON, because MXNet's own partitioner cannot drop inputs.
-"""
+"""Step 1: an MXNet symbol becomes a `Graph`, with shapes and dtypes as far as they are known."""
 
 from __future__ import annotations
 
@@ -10,24 +7,20 @@ import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
 
 from .begin_states import with_sized_begin_states
-from .errors import BadModel, BadOption, BadParams, ShapesDisagree, nearest
+from .errors import BadModel, BadOption, BadParams, ShapesDisagree, mxnet_sentence, nearest
 from .graph import Graph, Node, Shape, Value, format_shape
 from .infer import SAME_SHAPE, NodeInference, implied_input_shape, infer_node
-from .operator import ENGINE_OP
 from .options import Options
-from .symbol_json import build_symbol
+from .symbol_json import Entry, build_symbol
 
 if TYPE_CHECKING:
     from .params import Arrays
-    from .partition import Subgraph
-
-HEADS_OP = "_mxtrt_heads"
 
 WEIGHTS = {
     **dict.fromkeys(
@@ -39,11 +32,8 @@ WEIGHTS = {
 }  # fmt: skip
 """The inputs that are weights: variables there without an array are missing parameters."""
 
-Entry = tuple[int, int]
-"""A tensor in a symbol's JSON: the node's index and which of its outputs."""
 
-
-def load_symbol(model: Union[mx.sym.Symbol, str, os.PathLike[str]]) -> mx.sym.Symbol:
+def load_symbol(model: mx.sym.Symbol | str | os.PathLike[str]) -> mx.sym.Symbol:
     """Return the symbol, read from a file when `model` is a path.
 
     Raises
@@ -64,7 +54,7 @@ def load_symbol(model: Union[mx.sym.Symbol, str, os.PathLike[str]]) -> mx.sym.Sy
         return mx.sym.load(path)
     except (mx.base.MXNetError, UnicodeDecodeError) as error:
         raise BadModel(
-            f"{path}: not a symbol file, or a damaged one ({_sentence(error)})"
+            f"{path}: not a symbol file, or a damaged one ({mxnet_sentence(error)})"
         ) from None
 
 
@@ -341,7 +331,7 @@ class _Reader:
         try:
             _, found, _ = self.internals.infer_type_partial(**known)
         except mx.base.MXNetError as error:
-            raise ShapesDisagree(f"the dtypes do not fit: {_sentence(error)}") from None
+            raise ShapesDisagree(f"the dtypes do not fit: {mxnet_sentence(error)}") from None
         return {
             entry: "float32" if dtype is None else np.dtype(dtype).name
             for entry, dtype in zip(self.names, found)
@@ -366,154 +356,3 @@ def _hinted_shape(variable: Mapping[str, Any]) -> Shape:
         return None
     sizes = ast.literal_eval(text)
     return tuple(size if size > 0 else None for size in sizes) or None
-
-
-def _sentence(error: Exception) -> str:
-    """Return the last line of MXNet's message that says something, without its stack."""
-    text = str(error).split("Stack trace", maxsplit=1)[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-# -- step 5 ------------------------------------------------------------------------------------
-
-
-def write_symbol(graph: Graph, parts: Mapping[Subgraph, str]) -> mx.sym.Symbol:
-    """Return the symbol in which each part is one ``_mxtrt_engine`` node.
-
-    Parameters
-    ----------
-    graph : Graph
-        The whole model.
-    parts : mapping of Subgraph to str
-        The parts and the keys under which their engines are registered.
-    """
-    symbol = _Writer(graph, parts).symbol()
-    if tuple(symbol.list_outputs()) != graph.head_names:
-        raise AssertionError(f"outputs {symbol.list_outputs()} for {graph.head_names}")
-    return symbol
-
-
-class _Writer:
-    """One writing of a symbol's JSON."""
-
-    def __init__(self, graph: Graph, parts: Mapping[Subgraph, str]) -> None:
-        self.graph, self.parts = graph, parts
-        self.part_of = {node: part for part in parts for node in part.nodes}
-        self.nodes: list[dict[str, Any]] = []
-        self.entries: dict[Value, Entry] = {}
-        self.copies: dict[tuple[Value, str], Entry] = {}
-        self.taken = {node.name for node in graph.nodes} | {v.name for v in graph.variables}
-
-    def symbol(self) -> mx.sym.Symbol:
-        for unit in self._in_order():
-            if isinstance(unit, Node):
-                self._write_node(unit)
-            else:
-                self._write_part(unit)
-        heads = [self._head(v, name) for v, name in zip(self.graph.heads, self.graph.head_names)]
-        return build_symbol(self.nodes, heads)
-
-    def _in_order(self) -> Iterable[Node | Subgraph]:
-        """Yield left nodes and parts, each after what it reads."""
-        done: set[Node | Subgraph] = set()
-        for node in self.graph.nodes:
-            yield from self._with_needs(self._unit(node), done)
-
-    def _with_needs(
-        self, unit: Node | Subgraph, done: set[Node | Subgraph]
-    ) -> Iterable[Node | Subgraph]:
-        todo = [unit]
-        while todo:
-            current = todo[-1]
-            needs = [need for need in self._needs(current) if need not in done]
-            if current in done:
-                todo.pop()
-            elif needs:
-                todo.extend(needs)
-            else:
-                todo.pop()
-                done.add(current)
-                yield current
-
-    def _unit(self, node: Node) -> Node | Subgraph:
-        return self.part_of.get(node, node)
-
-    def _needs(self, unit: Node | Subgraph) -> list[Node | Subgraph]:
-        producer = self.graph.producer
-        return [self._unit(producer[value]) for value in unit.inputs if value in producer]
-
-    def _write_node(self, node: Node) -> None:
-        # the third number counts writes to auxiliary states; it stays as it was
-        versions = (read[2] if len(read) > 2 else 0 for read in node.source["inputs"])
-        inputs = [[*self._entry(value), n] for value, n in zip(node.inputs, versions)]
-        self._add({**node.source, "inputs": inputs}, node.outputs)
-
-    def _write_part(self, part: Subgraph) -> None:
-        attrs = {
-            "key": self.parts[part],
-            "num_inputs": str(len(part.inputs)),
-            "num_outputs": str(len(part.outputs)),
-        }
-        inputs = [[*self._entry(value), 0] for value in part.inputs]
-        node = {"op": ENGINE_OP, "name": self._part_name(part), "attrs": attrs, "inputs": inputs}
-        self._add(node, part.outputs)
-
-    def _add(self, node: dict[str, Any], outputs: Iterable[Value]) -> int:
-        self.nodes.append(node)
-        index = len(self.nodes) - 1
-        for number, value in enumerate(outputs):
-            self.entries[value] = (index, number)
-        return index
-
-    def _entry(self, value: Value) -> Entry:
-        if value not in self.entries:  # a variable, written where it is first read
-            attrs = dict(self.graph.variable_attrs[value])
-            node = {"op": "null", "name": value.name, "inputs": []}
-            self._add({**node, "attrs": attrs} if attrs else node, (value,))
-        return self.entries[value]
-
-    # -- names of the outputs ------------------------------------------------------------------
-
-    def _part_name(self, part: Subgraph) -> str:
-        """Return a name from which MXNet makes the heads' own names, if there is one."""
-        names = dict(zip(self.graph.heads, self.graph.head_names))
-        wanted = [names.get(value) for value in part.outputs]
-        stem = (wanted[0] or "").rpartition("_output")[0]
-        if stem and wanted == _output_names(stem, len(wanted)):
-            return stem
-        name, count = part.name, 1
-        while name in self.taken:
-            count += 1
-            name = f"{part.name}_{count}"
-        self.taken.add(name)
-        return name
-
-    def _head(self, value: Value, name: str) -> Entry:
-        """Return an entry that holds `value` and has MXNet's own name for it."""
-        index, number = self._entry(value)
-        node = self.nodes[index]
-        if node["op"] != ENGINE_OP:
-            return index, number
-        if _output_names(node["name"], int(node["attrs"]["num_outputs"]))[number] == name:
-            return index, number
-        if (value, name) not in self.copies:
-            self.copies[value, name] = self._copy((index, number), name)
-        return self.copies[value, name]
-
-    def _copy(self, entry: Entry, name: str) -> Entry:
-        """Add a node that hands `entry` through and whose output is called `name`."""
-        stem, _, tail = name.rpartition("_output")
-        if not tail:
-            copy = {"op": "_copy", "name": stem, "inputs": [[*entry, 0]]}
-            return self._add(copy, ()), 0
-        number = int(tail)
-        count = max(number + 1, 2)  # MXNet numbers the outputs of nodes that have several
-        attrs = {"num": str(count)}
-        copy = {"op": HEADS_OP, "name": stem, "attrs": attrs, "inputs": [[*entry, 0]] * count}
-        return self._add(copy, ()), number
-
-
-def _output_names(stem: str, count: int) -> list[str]:
-    """Return the names that MXNet gives to the outputs of a node called `stem`."""
-    return [f"{stem}_output{i if count > 1 else ''}" for i in range(count)]

@@ -10,6 +10,9 @@ from typing import Any
 import mxnet as mx
 from mxnet.base import _LIB, OpHandle, c_str, check_call
 
+Entry = tuple[int, int]
+"""A tensor in a symbol's JSON: the node's index and which of its outputs."""
+
 MXNET_VERSION = ["int", 10901]  # without it MXNet takes the JSON for an old one and logs upgrades
 
 

@@ -239,7 +239,7 @@ class TestUse:
             symbol.simple_bind(mx.cpu(), data=(BATCH, 5, 12, 12))
         with pytest.raises(RuntimeError, match="cannot take data"):
             symbol.simple_bind(mx.cpu(), data=(BATCH, 12))
-        with pytest.raises(mx.MXNetError, match="'data' is float64.*converted for float32"):
+        with pytest.raises(mx.MXNetError, match=r"'data' is float64.*converted for float32"):
             arrays = {"data": mx.nd.array(images(), dtype="float64"), **rest[0]}
             symbol.bind(mx.cpu(), arrays, aux_states=rest[1])
         self.test_bind(symbol, rest)

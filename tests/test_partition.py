@@ -16,7 +16,8 @@ from mxtrt.errors import BadOption
 from mxtrt.graph import Graph, Node
 from mxtrt.options import Options, read_options
 from mxtrt.partition import Partition, partition
-from mxtrt.symbol import read_symbol, write_symbol
+from mxtrt.symbol import read_symbol
+from mxtrt.symbol_writer import write_symbol
 
 LEFT = "sin"  # the operator that the tests exclude
 UNARY = ["relu", "tanh", "sigmoid"]

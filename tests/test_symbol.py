@@ -217,7 +217,7 @@ class TestBadInput:
     def test_extra_parameter(self) -> None:
         params = {**weights("fc"), "fc_wieght": mx.nd.ones(1)}
         with pytest.raises(
-            BadParams, match="'fc_wieght'.*did you mean 'fc_weight'.*allow_extra_params"
+            BadParams, match=r"'fc_wieght'.*did you mean 'fc_weight'.*allow_extra_params"
         ):
             mxtrt.optimize(self.symbol, params)
         _, kept = mxtrt.optimize(self.symbol, params, allow_extra_params=True)

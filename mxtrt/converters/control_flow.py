@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import mxnet as mx
-
 from ..errors import UnsupportedOp
 from ..graph import Graph, Node, Value
 from ..onnx_model import OnnxModel
@@ -39,7 +37,7 @@ def foreach(
     data = inputs[: len(in_data_locs)]
     states = inputs[len(data) : len(data) + len(in_state_locs)]
     others = inputs[len(data) + len(states) :]
-    flat = [known_rank(value) == 1 and not mx.util.is_np_shape() for value in data]
+    flat = [known_rank(value) == 1 for value in data]
     stands_for = dict(zip(in_data_locs, map(_slice_of, data, flat)))
     stands_for.update(zip(in_state_locs, (_anew(value) for value in states)))
     stands_for.update(zip(remain_locs, others))

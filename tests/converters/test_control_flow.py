@@ -51,11 +51,13 @@ def test_several_data_and_outputs() -> None:
     check_operator(symbol, {"a": (4, 3), "b": (4, 3), "state": (3,)})
 
 
+@pytest.mark.parametrize("np_shape", [False, True])
 @pytest.mark.parametrize("length", [1, 4])
-def test_data_of_one_axis(length: int) -> None:
-    """A slice of it has the shape (1,), for want of shapes without axes."""
-    symbol = group(*foreach(lambda x, s: (x + s, s * x), V("data"), V("state")))
-    check_operator(symbol, {"data": (length,), "state": (1,)})
+def test_data_of_one_axis(length: int, np_shape: bool) -> None:
+    """A slice of it has the shape (1,), even where MXNet knows shapes without axes."""
+    with mx.util.np_shape(np_shape):
+        symbol = group(*foreach(lambda x, s: (x + s, s * x), V("data"), V("state")))
+        check_operator(symbol, {"data": (length,), "state": (1,)})
 
 
 def test_states_only() -> None:

@@ -40,10 +40,14 @@ def zoo_model(
     net(mx.nd.zeros((1, 3, size, size)))  # Gluon makes the weights at the first call
     symbol = net(mx.sym.var("data"))
     rng = np.random.default_rng(7)
+    # a residual net adds a branch in each block: the deeper, the smaller they have to be
+    gain = 0.6 if name.startswith(("resnet101", "resnet152")) else 1.0
     arrays = {}
     for parameter in net.collect_params().values():
         array = parameter.data()
-        if parameter.name.endswith(("gamma", "running_var")):
+        if parameter.name.endswith("gamma"):
+            array = mx.nd.array(rng.uniform(0.7, 1.3, array.shape) * gain)
+        elif parameter.name.endswith("running_var"):
             array = mx.nd.array(rng.uniform(0.7, 1.3, array.shape))
         elif parameter.name.endswith(("beta", "running_mean", "bias")):
             array = mx.nd.array(rng.uniform(-0.2, 0.2, array.shape))

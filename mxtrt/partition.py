@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from .options import Options
 
 Numbers = np.ndarray[Any, Any]
+LATE_SHAPES = frozenset(
+    {"_cond", "_while_loop", "_contrib_boolean_mask", "_npi_unique", "_npx_nonzero"}
+)
+"""Operators whose outputs have no shape in MXNet before they have run."""
+
 UNREAD = "only training reads its outputs"
 """The reason of nodes that compute labels: they are in neither a part nor the written symbol."""
 
@@ -89,6 +94,7 @@ def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: N
         ``exclude_ops`` or ``exclude_nodes`` names something that the graph does not have.
     """
     left = _reasons(graph, options, refusal)
+    left.update(_behind_late_shapes(graph, left))
     left.update(_unread(graph, left))
     parts: list[Subgraph] = []
     for nodes in _merge(graph, left):
@@ -183,6 +189,24 @@ def _unread(graph: Graph, left: Mapping[Node, str]) -> dict[Node, str]:
             found[node] = UNREAD
         else:
             needed.update(node.inputs if node in left else read_inputs(node))
+    return found
+
+
+def _behind_late_shapes(graph: Graph, left: Mapping[Node, str]) -> dict[Node, str]:
+    """Return the nodes behind one that stays and whose shape MXNet learns by running it.
+
+    MXNet infers shapes when it binds, and an engine's node without known inputs ends that.
+    """
+    late: dict[Value, Node] = {}
+    found: dict[Node, str] = {}
+    for node in graph.nodes:
+        source = next((late[value] for value in node.inputs if value in late), None)
+        if source is None and node in left and node.op in LATE_SHAPES:
+            source = node
+        if source is not None:
+            late.update(dict.fromkeys(node.outputs, source))
+            if node not in left:
+                found[node] = f"reads what comes of {source}, whose shape is known once it has run"
     return found
 
 

@@ -207,3 +207,18 @@ def test_unknown_rank() -> None:
     symbol = group(*foreach(lambda x, s: (x + s, s), V("data"), V("state")))
     left = mxtrt.explain(symbol, {}, shapes={"state": (2,)}, min_subgraph_size=1).left
     assert "needs the rank of 'data', which is not known; pass shapes" in left.values()
+
+
+def test_what_follows_a_node_that_stays() -> None:
+    """MXNet has no shape for it when it binds, so no engine may stand behind it."""
+    x = V("x")
+    branch = cond(V("a") > 0, lambda: x * 2, lambda: x - 1)
+    symbol = mx.sym.Group([mx.sym.relu(branch) * 3, x * V("y")])
+    arrays = {"a": np.ones(1, "float32"), "x": random_array((1, 2)), "y": random_array((1, 2))}
+    shapes = {n: a.shape for n, a in arrays.items()}
+    optimized, _ = mxtrt.optimize(symbol, shapes=shapes, exclude_ops=["_cond"], min_subgraph_size=1)
+    left = {node.op: reason for node, reason in mxtrt.report(optimized).left.items()}
+    assert set(left) == {"_cond", "relu", "_mul_scalar"}
+    assert left["relu"].startswith("reads what comes of _cond '_cond")
+    for want, have in zip(run_mxnet(symbol, arrays), run_mxnet(optimized, arrays)):
+        np.testing.assert_allclose(have, want)

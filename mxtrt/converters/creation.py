@@ -52,10 +52,11 @@ def _constant_array(
     numpy_shape = mx.util.is_np_shape()
     if -1 in shape or (not numpy_shape and (0 in shape or not shape)):
         raise UnsupportedOp(f"shape={shape} leaves sizes to what reads the output")
-    return filled(onnx, value, _element_type(dtype), onnx.ints(shape))
+    return filled(onnx, value, element_type(dtype), onnx.ints(shape))
 
 
-def _element_type(dtype: str | None) -> str:
+def element_type(dtype: str | None) -> str:
+    """Return the dtype of a new array: float32 when nothing is said."""
     if dtype == "bfloat16":
         raise UnsupportedOp("dtype='bfloat16' is a type that the engines do not have")
     return dtype or "float32"
@@ -91,7 +92,7 @@ def arange(
         )
     first, end = (0.0, start) if stop is None else (start, stop)
     count = math.ceil((end - first) / step) * repeat
-    kind = _element_type(dtype)
+    kind = element_type(dtype)
     return onnx.constant(_range(first, step, repeat, count, kind), kind)
 
 
@@ -172,12 +173,12 @@ def linspace(
     dtype: str | None = None,
 ) -> str:
     """``_linspace`` -> a constant."""
-    kind = _element_type(dtype)
+    kind = element_type(dtype)
     return onnx.constant(np.linspace(start, stop, num, endpoint).astype(kind), kind)
 
 
 @converts("_eye")
 def eye(onnx: OnnxModel, *, N: int, M: int = 0, k: int = 0, dtype: str | None = None) -> str:  # noqa: N803
     """``_eye`` -> a constant."""
-    kind = _element_type(dtype)
+    kind = element_type(dtype)
     return onnx.constant(np.eye(N, M or N, k), kind)

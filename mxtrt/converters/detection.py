@@ -21,6 +21,7 @@ from .suppression import (
     gather_rows,
     intersection,
     loop_body,
+    overlap,
     positions,
     survivors,
 )
@@ -317,7 +318,8 @@ def multibox_detection(
     columns = [column(onnx, top, i) for i in (2, 3, 4, 5, 0)]
     top_count = count if count is None or limit is None else min(count, limit)
     conflict = _overlap_from(as_float32(nms_threshold), force_suppress)
-    is_kept = survivors(onnx, columns, is_valid, conflict, top_count, limit)
+    batch = cls_prob.shape[0] if cls_prob.shape is not None else None
+    is_kept = survivors(onnx, columns, is_valid, conflict, top_count, limit, batch)
     top = _relabelled(onnx, top, onnx.op("Where", is_kept, columns[4], none))
     top = onnx.op("Where", onnx.op("Unsqueeze", is_valid, onnx.ints([2])), top, none)
     if limit is None or top_count == count is not None:
@@ -349,18 +351,14 @@ def _decoded(
 
 
 def _overlap_from(threshold: float, force: bool) -> Conflict:
-    """Intersection over union of boxes as x1, y1, x2, y2, class; 0 where the union is none."""
+    """Intersection over union of boxes as x1, y1, x2, y2, class."""
 
     def area(onnx: OnnxModel, box: Rows) -> str:
         return onnx.op("Mul", onnx.op("Sub", box[2], box[0]), onnx.op("Sub", box[3], box[1]))
 
     def conflict(onnx: OnnxModel, one: Rows, other: Rows) -> str:
-        common = intersection(onnx, one, other)
-        both = onnx.op("Add", area(onnx, one), area(onnx, other))
-        union = onnx.op("Sub", both, common)
-        ratio = onnx.op("Div", common, union)
-        above = onnx.op("GreaterOrEqual", ratio, onnx.constant(threshold, "float32"))
-        overlaps = onnx.op("And", above, onnx.op("Greater", union, onnx.constant(0, "float32")))
+        ratio = overlap(onnx, one, other, (area(onnx, one), area(onnx, other)))
+        overlaps = onnx.op("GreaterOrEqual", ratio, onnx.constant(threshold, "float32"))
         if force:
             return overlaps
         return onnx.op("And", overlaps, onnx.op("Equal", one[4], other[4]))

@@ -18,7 +18,7 @@ from .suppression import (
     as_float32,
     best_first,
     front,
-    intersection,
+    overlap,
     positions,
     survivors,
 )
@@ -183,7 +183,13 @@ def _order(
     area = onnx.op("Mul", *sides)
     everything = onnx.op("Equal", area, area)
     kept = survivors(
-        onnx, [*corners, area], everything, _overlap_above(threshold), count, bound, wanted
+        onnx,
+        [*corners, area],
+        everything,
+        _overlap_above(threshold),
+        count,
+        bound,
+        enough=wanted,
     )
     indices, is_kept = front(onnx, kept, count, wanted)
     found = onnx.op("ReduceSum", onnx.cast(is_kept, "int64"), onnx.ints([1]), keepdims=1)
@@ -193,9 +199,8 @@ def _order(
 
 def _overlap_above(threshold: float) -> Conflict:
     def conflict(onnx: OnnxModel, one: Rows, other: Rows) -> str:
-        common = intersection(onnx, one, other, plus=onnx.constant(1, "float32"))
-        union = onnx.op("Sub", onnx.op("Add", one[4], other[4]), common)
-        limit = onnx.constant(threshold, "float32")
-        return onnx.op("Greater", onnx.op("Div", common, union), limit)
+        plus = onnx.constant(1, "float32")
+        ratio = overlap(onnx, one, other, (one[4], other[4]), plus)
+        return onnx.op("Greater", ratio, onnx.constant(threshold, "float32"))
 
     return conflict

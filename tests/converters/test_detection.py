@@ -169,7 +169,8 @@ def test_multibox_detection_without_any_score() -> None:
 
 
 def test_multibox_detection_of_many_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 3)
+    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 0)
+    monkeypatch.setattr(suppression, "BLOCK_ROWS", (1, 4))
     monkeypatch.setattr(suppression, "TOPK_LIMIT", 7)
     for attrs in ({}, {"nms_topk": 9}, {"nms_threshold": 0}):
         check_operator(multibox_detection(**attrs), ssd_outputs(2, 4, 23, coarse=True))

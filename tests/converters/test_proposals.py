@@ -83,7 +83,8 @@ def test_scores(op: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_more_boxes_than_are_compared_at_once(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 3)
+    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 0)
+    monkeypatch.setattr(suppression, "BLOCK_ROWS", (1, 4))
     monkeypatch.setattr(suppression, "TOPK_LIMIT", 37)
     check_operator(proposal(op, **SMALL), rpn_outputs(OPS[op], SMALL))
 

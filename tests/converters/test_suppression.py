@@ -150,8 +150,9 @@ def test_dtypes(dtype: str) -> None:
 def test_more_rows_than_are_compared_at_once(
     attrs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other algorithm, and sorting in pieces, which large counts need."""
-    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 3)
+    """Blocks of rows, and sorting in pieces."""
+    monkeypatch.setattr(suppression, "PAIRS_LIMIT", 0)
+    monkeypatch.setattr(suppression, "BLOCK_ROWS", (1, 4))
     monkeypatch.setattr(suppression, "TOPK_LIMIT", 7)
     for coarse in (False, True):
         check_exact(box_nms(**{"overlap_thresh": 0.3, **attrs}), boxes((3, 23), coarse))
@@ -216,7 +217,9 @@ def test_random_boxes(
         force_suppress=force,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suppression, "PAIRS_LIMIT", 2048 if at_once else 0)
+        if not at_once:
+            patch.setattr(suppression, "PAIRS_LIMIT", 0)
+            patch.setattr(suppression, "BLOCK_ROWS", (1, 5))
         data = {"data": boxes((batch, count), coarse, seed)}
         check_operator(symbol, data, rtol=0, atol=0, unknown_sizes=False)
 

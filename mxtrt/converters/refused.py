@@ -71,6 +71,8 @@ refuses(
 
 refuses("a likelihood for training, computed event by event", "_contrib_hawkesll")
 
+refuses("makes the targets of training from labels", "_contrib_MultiBoxTarget")
+
 refuses("MXNet computes it on its own GPUs only", "_contrib_count_sketch")
 
 refuses(

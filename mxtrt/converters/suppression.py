@@ -27,10 +27,12 @@ PAIRS_LIMIT = 2**24
 """Up to so many pairs are compared at once, of 1,024 rows at most; above that block by block."""
 
 BLOCK_PAIRS = 2**21
-BLOCK_ROWS = (64, 256)
-"""How many pairs a block has, and how many rows at least and at most. Measured on two cores against MXNet: 400 rows at once 0.5 ms (0.3),
-1,000 rows 3 ms (3), 6,000 rows in blocks 120 ms (78; at once 220), 8,732 rows of which 150 are
+"""How many pairs a block has. Measured on two cores against MXNet: 400 rows at once 0.5 ms (0.3),
+1,000 rows 3 ms (2), 6,000 rows in blocks 120 ms (78; at once 220), 8,732 rows of which 150 are
 valid 10 ms (63; at once 415), 80 classes of 1,000 rows 120 ms (89; at once 300)."""
+
+BLOCK_ROWS = (64, 256)
+"""How many rows a block has at least and at most."""
 
 Rows = Sequence[str]
 """Columns of the rows, such as x1, y1, x2, y2: tensors of the same shape."""

@@ -196,6 +196,9 @@ def test_multibox_detection_for_other_numbers_of_anchors() -> None:
 def test_refusals() -> None:
     arrays = ssd_outputs(1, 1, 5, coarse=False)
     check_refused(multibox_detection(), arrays, "cls_prob has no class but the background")
+    target = contrib.MultiBoxTarget(var("anchor"), var("label"), var("cls_pred"))
+    inputs = {"anchor": (1, 4, 4), "label": (1, 2, 5), "cls_pred": (1, 3, 4)}
+    check_refused(target, inputs, "makes the targets of training from labels")
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -63,14 +63,14 @@ def element_type(dtype: str | None) -> str:
 
 
 @converts("zeros_like")
-def zeros_like(onnx: OnnxModel, x: Value) -> str:
-    """``zeros_like`` -> ``Expand`` of a 0."""
+def zeros_like(onnx: OnnxModel, x: Value, *, dtype: str | None = None) -> str:
+    """``zeros_like`` -> ``Expand`` of a 0. MXNet takes a dtype, and keeps the input's."""
     return filled(onnx, 0, x.dtype, shape_vector(onnx, x))
 
 
 @converts("ones_like")
-def ones_like(onnx: OnnxModel, x: Value) -> str:
-    """``ones_like`` -> ``Expand`` of a 1."""
+def ones_like(onnx: OnnxModel, x: Value, *, dtype: str | None = None) -> str:
+    """``ones_like`` -> ``Expand`` of a 1. MXNet takes a dtype, and keeps the input's."""
     return filled(onnx, 1, x.dtype, shape_vector(onnx, x))
 
 

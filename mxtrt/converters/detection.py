@@ -14,6 +14,7 @@ from .suppression import (
     Conflict,
     Count,
     Rows,
+    as_batch,
     as_float32,
     best_first,
     column,
@@ -144,12 +145,8 @@ def bipartite_matching(
     onnx: OnnxModel, data: Value, *, threshold: float, is_ascend: bool = False, topk: int = -1
 ) -> tuple[str, str]:
     """``_contrib_bipartite_matching`` -> a ``Loop`` that takes the best free pair each time."""
-    rank = known_rank(data)
-    if rank < 2 or data.shape is None:
-        raise UnsupportedOp(f"scores of {rank} axes; they have two at least")
-    rows, cols = data.shape[-2:]
-    shape = onnx.op("Shape", data)
-    scores = _batched(onnx, data, shape, rank)
+    rows, cols = data.shape[-2:] if data.shape is not None else (None, None)
+    scores = as_batch(onnx, data)
     limit = as_float32(threshold)
     if is_ascend:
         scores, limit = onnx.op("Neg", scores), -limit
@@ -166,22 +163,16 @@ def bipartite_matching(
     body = _best_pair(onnx, (None, rows, cols), data.dtype, limit, places)
     go = onnx.constant(True, "bool")
     _, *found = onnx.ops("Loop", trips, go, scores, *unmatched, outputs=3, body=body)
-    if rank == 3:
+    if data.rank == 3:
         return found[0], found[1]
+    shape = onnx.op("Shape", data)
     leading = onnx.op("Slice", shape, onnx.ints([0]), onnx.ints([-2]))
-    kept = [onnx.op("Gather", shape, onnx.ints([axis])) for axis in (rank - 2, rank - 1)]
+    last = [onnx.op("Gather", sizes, onnx.ints([axis])) for axis in (1, 2)]
     by_rows, by_cols = (
         onnx.op("Reshape", marks, onnx.op("Concat", leading, size, axis=0))
-        for marks, size in zip(found, kept)
+        for marks, size in zip(found, last)
     )
     return by_rows, by_cols
-
-
-def _batched(onnx: OnnxModel, data: Value, shape: str, rank: int) -> Operand:
-    if rank == 3:
-        return data
-    last = onnx.op("Slice", shape, onnx.ints([-2]), onnx.ints([rank]))
-    return onnx.op("Reshape", data, onnx.op("Concat", onnx.ints([-1]), last, axis=0))
 
 
 def _best_pair(

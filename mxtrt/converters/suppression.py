@@ -14,11 +14,10 @@ from typing import Optional
 import numpy as np
 from onnx import GraphProto
 
-from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size, shape_vector
+from . import known_size, shape_vector
 
 TOPK_LIMIT = 3840
 """The largest k of TensorRT's TopK."""
@@ -51,6 +50,19 @@ def as_float32(number: float) -> float:
 def column(onnx: OnnxModel, rows: Operand, index: int) -> str:
     """Return one column of ``(batch, rows, width)`` as ``(batch, rows)``."""
     return onnx.op("Gather", rows, onnx.constant(index, "int64"), axis=2)
+
+
+def as_batch(onnx: OnnxModel, data: Value) -> Operand:
+    """Return the last two axes of `data` behind one of all others."""
+    if data.rank == 3:
+        return data
+    if data.rank == 2:
+        return onnx.op("Unsqueeze", data, onnx.ints([0]))
+    if data.shape is not None and None not in data.shape[-2:]:
+        return onnx.op("Reshape", data, onnx.ints([-1, known_size(data, -2), known_size(data, -1)]))
+    end = onnx.ints([np.iinfo(np.int64).max])
+    last = onnx.op("Slice", onnx.op("Shape", data), onnx.ints([-2]), end)
+    return onnx.op("Reshape", data, onnx.op("Concat", onnx.ints([-1]), last, axis=0))
 
 
 def gather_rows(onnx: OnnxModel, rows: Operand, index: str) -> str:
@@ -303,10 +315,9 @@ def box_nms(
     out_format: str = "corner",
 ) -> str:
     """``_contrib_box_nms`` -> ``TopK``, a ``Loop`` over suppression, and ``TopK`` to close up."""
-    rank = known_rank(data)
     if topk == 0:
         return onnx.op("Identity", data)
-    boxes = _as_batch(onnx, data, rank)
+    boxes = as_batch(onnx, data)
     count = data.shape[-2] if data.shape is not None else None
     limit = topk if topk > 0 else None
     scores = column(onnx, boxes, score_index)
@@ -341,9 +352,9 @@ def box_nms(
     out = onnx.op("Where", mask, out, onnx.constant(-1, data.dtype))
     if limit is not None and (count is None or limit < count):
         out = _filled_up(onnx, out, boxes, count, kept_count, data.dtype)
-    if rank == 2:
+    if data.rank == 2:
         return onnx.op("Squeeze", out, onnx.ints([0]))
-    return out if rank == 3 else onnx.op("Reshape", out, shape_vector(onnx, data))
+    return out if data.rank == 3 else onnx.op("Reshape", out, shape_vector(onnx, data))
 
 
 def _known_batch(data: Value) -> int | None:
@@ -351,20 +362,6 @@ def _known_batch(data: Value) -> int | None:
     leading = data.shape[:-2] if data.shape is not None else (None,)
     known = [size for size in leading if size is not None]
     return math.prod(known) if len(known) == len(leading) else None
-
-
-def _as_batch(onnx: OnnxModel, data: Value, rank: int) -> Operand:
-    """Return the boxes as ``(batch, boxes, width)``."""
-    if rank == 3:
-        return data
-    if rank == 2:
-        return onnx.op("Unsqueeze", data, onnx.ints([0]))
-    if rank < 2 or data.shape is None:
-        raise UnsupportedOp(f"boxes of {rank} axes; they have two at least")
-    if None not in data.shape[-2:]:
-        return onnx.op("Reshape", data, onnx.ints([-1, known_size(data, -2), known_size(data, -1)]))
-    last = onnx.op("Slice", onnx.op("Shape", data), onnx.ints([-2]), onnx.ints([rank]))
-    return onnx.op("Reshape", data, onnx.op("Concat", onnx.ints([-1]), last, axis=0))
 
 
 def _corners_and_area(

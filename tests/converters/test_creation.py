@@ -74,6 +74,7 @@ def test_like(op: Any, dtype: str) -> None:
     if dtype in FLOATS:
         data[0, 0] = [np.nan, np.inf, -np.inf]
     check_operator(op(DATA), {"data": data})
+    check_operator(op(DATA, dtype="int64"), {"data": data})  # GluonCV asks for it, in vain
 
 
 @pytest.mark.parametrize("axis", [None, 0, -1])

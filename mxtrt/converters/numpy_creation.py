@@ -35,7 +35,8 @@ def eye(
 @converts("_npi_identity")
 def identity(onnx: OnnxModel, *, shape: tuple[int, ...] = (), dtype: str | None = None) -> str:
     """``_npi_identity`` -> a constant."""
-    return onnx.constant(np.eye(*shape), element_type(dtype))
+    rows, columns = shape
+    return onnx.constant(np.eye(rows, columns), element_type(dtype))
 
 
 @converts("_npi_indices")
@@ -45,9 +46,7 @@ def indices(onnx: OnnxModel, *, dimensions: tuple[int, ...], dtype: str = "int32
 
 
 @converts("_npi_full_like")
-def full_like(
-    onnx: OnnxModel, x: Value, *, fill_value: float, dtype: str | None = None
-) -> str:
+def full_like(onnx: OnnxModel, x: Value, *, fill_value: float, dtype: str | None = None) -> str:
     """``_npi_full_like`` -> ``Expand`` of the value."""
     kind = x.dtype if dtype is None else element_type(dtype)
     return filled(onnx, fill_value, kind, shape_vector(onnx, x))

@@ -30,16 +30,22 @@ def reduce(
     onnx: OnnxModel, op_type: str, x: Operand, axes: list[int] | None, keepdims: bool
 ) -> str:
     """Reduce over `axes` with MXNet's shape: ``(1,)`` where all axes go."""
+    made = reduce_axes(onnx, op_type, x, axes, keepdims)
+    if keepdims or axes is not None:
+        return made
+    return onnx.op("Reshape", made, onnx.ints([1]))
+
+
+def reduce_axes(
+    onnx: OnnxModel, op_type: str, x: Operand, axes: list[int] | None, keepdims: bool
+) -> str:
+    """Reduce over `axes`, or over all, with NumPy's shape."""
     if axes == []:  # ONNX would reduce all
         return onnx.op("Identity", x)
     if op_type == "ReduceSum":
         given = None if axes is None else onnx.ints(axes)
-        made = onnx.op(op_type, x, given, keepdims=int(keepdims))
-    else:
-        made = onnx.op(op_type, x, axes=axes, keepdims=int(keepdims))
-    if keepdims or axes is not None:
-        return made
-    return onnx.op("Reshape", made, onnx.ints([1]))
+        return onnx.op(op_type, x, given, keepdims=int(keepdims))
+    return onnx.op(op_type, x, axes=axes, keepdims=int(keepdims))
 
 
 def _reduction(

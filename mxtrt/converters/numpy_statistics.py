@@ -1,0 +1,190 @@
+"""Averages, percentiles and norms as NumPy has them."""
+
+from __future__ import annotations
+
+from ..errors import UnsupportedOp
+from ..graph import Value
+from ..onnx_model import OnnxModel, Operand
+from ..registry import converts
+from . import known_rank, normalized_axis, value_of
+from .elementwise import FLOATS, as_type
+from .numpy_reduction import accumulated, count_of, mean_of, reduced_axes
+from .reduction import reduce_axes
+from .shape import Size, reshaped, sizes_of
+
+NO_SVD = "ONNX has no singular value decomposition"
+
+
+@converts("_npi_average")
+def average(
+    onnx: OnnxModel,
+    x: Value,
+    weights: Value | None = None,
+    *,
+    axis: tuple[int, ...] | None = None,
+    returned: bool = False,
+    weighted: bool = True,
+) -> tuple[str, ...]:
+    """``_npi_average`` -> ``ReduceMean``, or two ``ReduceSum``; with the sum of the weights."""
+    found, scale = _average(onnx, x, weights, axis)
+    return (found, scale) if returned else (found,)
+
+
+def _average(
+    onnx: OnnxModel, x: Value, weights: Value | None, axis: tuple[int, ...] | None
+) -> tuple[str, str]:
+    axes = reduced_axes(x, axis)
+    if weights is None:
+        found = mean_of(onnx, x, axes, x.dtype, keepdims=False)
+        return found, count_of(onnx, x, found, axes, x.dtype)
+    factor: Operand = weights
+    weight_axes = axes
+    if weights.rank == 1 and axes is not None:  # along one axis
+        behind = known_rank(x) - 1 - axes[0]
+        weight_axes = None
+        if behind:
+            factor = onnx.op("Unsqueeze", weights, onnx.ints(range(1, behind + 1)))
+    product = value_of(onnx, onnx.op("Mul", x, factor), x.shape, x.dtype)
+    total = accumulated(onnx, "ReduceSum", product, axes, None, keepdims=False)
+    scale = accumulated(onnx, "ReduceSum", weights, weight_axes, None, keepdims=False)
+    return onnx.op("Div", total, scale), scale
+
+
+@converts("_npi_percentile")
+def percentile(
+    onnx: OnnxModel,
+    x: Value,
+    q: Value | None = None,
+    *,
+    axis: tuple[int, ...] | None = None,
+    interpolation: str = "linear",
+    keepdims: bool = False,
+    q_scalar: float | None = None,
+) -> str:
+    """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them."""
+    rank = known_rank(x)
+    axes = reduced_axes(x, axis)
+    gone = list(range(rank)) if axes is None else axes
+    wide = "float64" if x.dtype == "float64" else "float32"
+    ordered = _sorted_first(onnx, x, gone, wide)
+    place = _place(onnx, x, q, q_scalar, gone)
+    q_rank = 0 if q is None else known_rank(q)
+    found = _interpolated(
+        onnx, ordered, place, interpolation, rank - len(gone) if q_rank else 0, wide
+    )
+    return onnx.op("Unsqueeze", found, onnx.ints(q_rank + a for a in gone)) if keepdims else found
+
+
+def _sorted_first(onnx: OnnxModel, x: Value, gone: list[int], dtype: str) -> str:
+    """Return `x` with some axes as one, the first, and sorted along it."""
+    kept = [axis for axis in range(known_rank(x)) if axis not in gone]
+    moved = onnx.op("Transpose", as_type(onnx, x, dtype), perm=[*gone, *kept])
+    rows = reshaped(onnx, moved, [Size(x, tuple(gone)), *sizes_of(x, kept)], like=x, leading=0)
+    count = Size(x, tuple(gone)).vector(onnx)
+    return onnx.ops("TopK", rows, count, outputs=2, axis=0, largest=0)[0]
+
+
+def _place(
+    onnx: OnnxModel, x: Value, q: Value | None, q_scalar: float | None, gone: list[int]
+) -> str:
+    """Return where the percentiles stand among the sorted numbers, in float32 as MXNet does."""
+    count = Size(x, tuple(gone)).number()
+    if q is None and count is not None:
+        return onnx.constant(float(q_scalar or 0) * (count - 1) / 100, "float32")
+    wide = "float64" if q is None or q.dtype == "float64" else "float32"
+    share = onnx.constant(q_scalar, wide) if q is None else as_type(onnx, q, wide)
+    if count is not None:
+        last = onnx.constant(count - 1, wide)
+    else:
+        number = onnx.op("Squeeze", Size(x, tuple(gone)).vector(onnx), onnx.ints([0]))
+        last = onnx.cast(onnx.op("Sub", number, onnx.constant(1, "int64")), wide)
+    place = onnx.op("Div", onnx.op("Mul", share, last), onnx.constant(100, wide))
+    return place if wide == "float32" else onnx.cast(place, "float32")
+
+
+def _interpolated(
+    onnx: OnnxModel, ordered: str, place: str, interpolation: str, axes_behind: int, dtype: str
+) -> str:
+    """Return the elements at places between two; `axes_behind` follow those of the places."""
+    if interpolation == "nearest":
+        place = onnx.op("Floor", onnx.op("Add", place, onnx.constant(0.5, "float32")))
+    below, above = onnx.op("Floor", place), onnx.op("Ceil", place)
+    low, high = (onnx.op("Gather", ordered, onnx.cast(p, "int64"), axis=0) for p in (below, above))
+    if interpolation in {"lower", "nearest"}:
+        return low
+    if interpolation == "higher":
+        return high
+    if interpolation == "midpoint":
+        return onnx.op("Mul", onnx.op("Add", low, high), onnx.constant(0.5, dtype))
+    share = onnx.op("Sub", place, below)
+    if axes_behind:
+        share = onnx.op("Unsqueeze", share, onnx.ints(range(1, axes_behind + 1)))
+    if dtype != "float32":
+        share = onnx.cast(share, dtype)
+    return onnx.op("Add", low, onnx.op("Mul", onnx.op("Sub", high, low), share))
+
+
+# -- norms -----------------------------------------------------------------------------------------
+
+SINGULAR_FLAGS = {0, 2}
+"""How MXNet marks the norms that are made of singular values: spectral and nuclear."""
+
+
+@converts("_npi_norm")
+def norm(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    ord: float = 2.0,
+    axis: tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    flag: int = -1,
+) -> str:
+    """``_npi_norm`` -> ``ReduceL2``, ``ReduceL1``, or the root of a sum of powers."""
+    if x.dtype not in FLOATS:
+        raise UnsupportedOp(f"of {x.dtype}: MXNet cuts each step of it off to an integer")
+    if x.rank == 0:
+        return onnx.op("Abs", x)
+    axes = reduced_axes(x, axis)
+    along = list(range(known_rank(x))) if axes is None else axes
+    is_matrix = flag == -1 and len(along) == 2
+    if flag in SINGULAR_FLAGS or (is_matrix and abs(ord) == 2):
+        raise UnsupportedOp(f"ord={ord}, flag={flag}: made of singular values; {NO_SVD}")
+    if flag in {1, -2}:
+        return reduce_axes(onnx, "ReduceL2", x, axes, keepdims)
+    if is_matrix and abs(ord) == 1:
+        rows, columns = axis or (0, 1)
+        return _of_matrix(
+            onnx, x, rows, columns, "ReduceMax" if ord == 1 else "ReduceMin", keepdims
+        )
+    if len(along) != 1:
+        raise UnsupportedOp(f"ord={ord} of {len(along)} axes is no norm in NumPy")
+    return _of_vector(onnx, x, ord, axes, keepdims)
+
+
+def _of_matrix(
+    onnx: OnnxModel, x: Value, rows: int, columns: int, extreme: str, keepdims: bool
+) -> str:
+    """Return the largest, or smallest, sum of a column's absolute values."""
+    rank = known_rank(x)
+    axes = [normalized_axis(rows, rank), normalized_axis(columns, rank)]
+    sums = reduce_axes(onnx, "ReduceL1", x, axes[:1], keepdims=True)
+    made = reduce_axes(onnx, extreme, sums, axes[1:], keepdims=True)
+    return made if keepdims else onnx.op("Squeeze", made, onnx.ints(sorted(axes)))
+
+
+def _of_vector(
+    onnx: OnnxModel, x: Value, order: float, axes: list[int] | None, keepdims: bool
+) -> str:
+    if order in {1, 2}:
+        return reduce_axes(onnx, f"ReduceL{order:.0f}", x, axes, keepdims)
+    zero = onnx.constant(0, x.dtype)
+    nothing = onnx.op("Equal", x, zero)
+    if order == 0:
+        something = onnx.cast(onnx.op("Not", nothing), x.dtype)
+        return reduce_axes(onnx, "ReduceSum", something, axes, keepdims)
+    powers = onnx.op("Pow", onnx.op("Abs", x), onnx.constant(order, x.dtype))
+    if order < 0:  # MXNet leaves zeros out
+        powers = onnx.op("Where", nothing, zero, powers)
+    total = reduce_axes(onnx, "ReduceSum", powers, axes, keepdims)
+    return onnx.op("Pow", total, onnx.constant(1 / order, x.dtype))

@@ -281,18 +281,8 @@ def multibox_detection(
     nms_topk: int = -1,
 ) -> str:
     """``_contrib_MultiBoxDetection`` -> the best class, decoded boxes, then greedy suppression."""
-    if known_size(cls_prob, 1) < 2:
-        raise UnsupportedOp("cls_prob has no class but the background")
-    count = cls_prob.shape[2] if cls_prob.shape is not None else None
-    classes = onnx.op(
-        "Slice", cls_prob, onnx.ints([1]), onnx.ints([known_size(cls_prob, 1)]), onnx.ints([1])
-    )
-    score = onnx.op("ReduceMax", classes, axes=[1], keepdims=0)
-    label = onnx.op("ArgMax", classes, axis=1, keepdims=0)
-    least = onnx.constant(as_float32(threshold), "float32")
-    valid = onnx.op("GreaterOrEqual", score, least)
-    if as_float32(threshold) <= -1:  # where MXNet starts to look for the best class
-        valid = onnx.op("And", valid, onnx.op("Greater", score, onnx.constant(-1, "float32")))
+    batch, _, count = cls_prob.shape if cls_prob.shape is not None else (None, None, None)
+    label, score, valid = _best_class(onnx, cls_prob, as_float32(threshold))
     corners = _decoded(onnx, loc_pred, anchor, variances, clip)
     rows = _stacked(onnx, onnx.cast(label, "float32"), score, *corners)
     none = onnx.constant(-1, "float32")
@@ -309,13 +299,27 @@ def multibox_detection(
     columns = [column(onnx, top, i) for i in (2, 3, 4, 5, 0)]
     top_count = count if count is None or limit is None else min(count, limit)
     conflict = _overlap_from(as_float32(nms_threshold), force_suppress)
-    batch = cls_prob.shape[0] if cls_prob.shape is not None else None
     is_kept = survivors(onnx, columns, is_valid, conflict, top_count, limit, batch)
     top = _relabelled(onnx, top, onnx.op("Where", is_kept, columns[4], none))
     top = onnx.op("Where", onnx.op("Unsqueeze", is_valid, onnx.ints([2])), top, none)
-    if limit is None or top_count == count is not None:
+    if limit is None or (count is not None and count <= limit):
         return top
     return onnx.op("Concat", top, _not_looked_at(onnx, rows, valid, count, limit), axis=1)
+
+
+def _best_class(onnx: OnnxModel, cls_prob: Value, threshold: float) -> tuple[str, str, str]:
+    """Return each anchor's class but for the background, its score, and whether it is one."""
+    size = known_size(cls_prob, 1)
+    if size < 2:
+        raise UnsupportedOp("cls_prob has no class but the background")
+    window = onnx.ints([1]), onnx.ints([size]), onnx.ints([1])
+    classes = onnx.op("Slice", cls_prob, *window)
+    score = onnx.op("ReduceMax", classes, axes=[1], keepdims=0)
+    label = onnx.op("ArgMax", classes, axis=1, keepdims=0)
+    valid = onnx.op("GreaterOrEqual", score, onnx.constant(threshold, "float32"))
+    if threshold <= -1:  # where MXNet starts to look for the best class
+        valid = onnx.op("And", valid, onnx.op("Greater", score, onnx.constant(-1, "float32")))
+    return label, score, valid
 
 
 def _decoded(

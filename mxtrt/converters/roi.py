@@ -45,27 +45,29 @@ def roi_align(
     """``_contrib_ROIAlign`` -> ``RoiAlign``; position-sensitive: of all channels, the bin's own."""
     height, width = pooled_size
     image = _column(onnx, rois, 0)
-    zero = onnx.constant(0, "int64")
+    boxes = onnx.op("Slice", rois, onnx.ints([1]), onnx.ints([5]), onnx.ints([1]))
+    # image -1 means no region. MXNet leaves its output as it found it (and clears a wrong number);
+    # here the region moves to where all maps are 0
+    ignored = onnx.op("Less", image, onnx.constant(0, data.dtype))
+    nowhere = onnx.constant([-30000, -30000, -29984, -29984], data.dtype)
+    boxes = onnx.op("Where", onnx.op("Unsqueeze", ignored, onnx.ints([1])), nowhere, boxes)
     pooled = onnx.op(
         "RoiAlign",
         data,
-        onnx.op("Slice", rois, onnx.ints([1]), onnx.ints([5]), onnx.ints([1])),
-        onnx.op("Max", onnx.cast(image, "int64"), zero),
+        boxes,
+        onnx.op("Max", onnx.cast(image, "int64"), onnx.constant(0, "int64")),
         output_height=height,
         output_width=width,
         sampling_ratio=max(sample_ratio, 0),
         spatial_scale=as_float32(spatial_scale),
         coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
     )
-    if position_sensitive:
-        bins = height * width
-        squares = onnx.op("Reshape", pooled, onnx.ints([0, -1, bins * bins]))
-        own = onnx.op("Gather", squares, onnx.ints(range(0, bins * bins, bins + 1)), axis=2)
-        pooled = onnx.op("Reshape", own, onnx.ints([0, 0, height, width]))
-    # image -1 means no region: MXNet leaves its output as it found it, and clears a wrong number
-    nothing = onnx.constant(0, data.dtype)
-    ignored = onnx.op("Unsqueeze", onnx.op("Less", image, nothing), onnx.ints([1, 2, 3]))
-    return onnx.op("Where", ignored, nothing, pooled)
+    if not position_sensitive:
+        return pooled
+    bins = height * width
+    squares = onnx.op("Reshape", pooled, onnx.ints([0, -1, bins * bins]))
+    own = onnx.op("Gather", squares, onnx.ints(range(0, bins * bins, bins + 1)), axis=2)
+    return onnx.op("Reshape", own, onnx.ints([0, 0, height, width]))
 
 
 def _column(onnx: OnnxModel, rois: Operand, index: int) -> str:

@@ -315,10 +315,10 @@ def box_nms(
     out_format: str = "corner",
 ) -> str:
     """``_contrib_box_nms`` -> ``TopK``, a ``Loop`` over suppression, and ``TopK`` to close up."""
-    if topk == 0:
+    count = data.shape[-2] if data.shape is not None else None
+    if topk == 0 or count == 0:
         return onnx.op("Identity", data)
     boxes = as_batch(onnx, data)
-    count = data.shape[-2] if data.shape is not None else None
     limit = topk if topk > 0 else None
     scores = column(onnx, boxes, score_index)
     valid = onnx.op("Greater", scores, onnx.constant(as_float32(valid_thresh), data.dtype))

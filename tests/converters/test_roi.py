@@ -69,10 +69,20 @@ def test_roi_align(
     check_operator(symbol, {"data": maps(2, 12), "rois": rois})
 
 
-def test_roi_align_ignores_regions_of_no_image() -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sample_ratio", [-1, 2])
+def test_roi_align_ignores_regions_of_no_image(sample_ratio: int, aligned: bool) -> None:
     """MXNet leaves such rows unwritten (and clears a number of the first region instead)."""
-    symbol = contrib.ROIAlign(var("data"), var("rois"), pooled_size=(2, 2), spatial_scale=0.125)
+    symbol = contrib.ROIAlign(
+        var("data"),
+        var("rois"),
+        pooled_size=(2, 2),
+        spatial_scale=0.125,
+        sample_ratio=sample_ratio,
+        aligned=aligned,
+    )
     arrays = {"data": maps(1, 3), "rois": regions(5, 1, coarse=False)}
+    arrays["rois"][:, 3:] = arrays["rois"][:, 1:3] + 20
     expected = run_mxnet(symbol, arrays)[0]
     arrays["rois"][[1, 4], 0] = -1
     expected[[1, 4]] = 0

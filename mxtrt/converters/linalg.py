@@ -201,8 +201,12 @@ def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
 @converts("_linalg_inverse")
 def inverse(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row."""
-    identity = onnx.constant(np.eye(_steps(a)), a.dtype)
-    return str(_eliminated(onnx, a, identity)[2])
+    return solved(onnx, a, onnx.constant(np.eye(_steps(a)), a.dtype))
+
+
+def solved(onnx: OnnxModel, a: Value, b: Operand) -> str:
+    """Return the solution of ``a x = b``, one for each column of `b`."""
+    return str(_eliminated(onnx, a, b)[2])
 
 
 @converts("_linalg_gelqf")

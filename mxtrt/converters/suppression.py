@@ -48,8 +48,13 @@ def as_float32(number: float) -> float:
 
 
 def column(onnx: OnnxModel, rows: Operand, index: int) -> str:
-    """Return one column of ``(batch, rows, width)`` as ``(batch, rows)``."""
-    return onnx.op("Gather", rows, onnx.constant(index, "int64"), axis=2)
+    """Return one column of ``(batch, rows, width)`` as ``(batch, rows)``.
+
+    ``Slice`` takes half the time that ``Gather`` does for half a million rows.
+    """
+    axis = onnx.ints([2])
+    part = onnx.op("Slice", rows, onnx.ints([index]), onnx.ints([index + 1]), axis)
+    return onnx.op("Squeeze", part, axis)
 
 
 def as_batch(onnx: OnnxModel, data: Value) -> Operand:

@@ -278,32 +278,32 @@ def _cut_off_digits(onnx: OnnxModel, x: Value, count: int) -> str:
 @converts("_npi_where")
 def where(onnx: OnnxModel, condition: Value, x: Value, y: Value) -> str:
     """``_npi_where`` -> ``Where``."""
-    return _choose(onnx, condition, x, y, x.dtype)
+    return choose(onnx, as_type(onnx, condition, "bool"), x, y, x.dtype)
 
 
 @converts("_npi_where_lscalar")
 def where_lscalar(onnx: OnnxModel, condition: Value, y: Value, *, scalar: float = 0.0) -> str:
     """``_npi_where_lscalar`` -> ``Where`` of a number and a tensor."""
     number = onnx.constant(as_dtype(scalar, y.dtype), y.dtype)
-    return _choose(onnx, condition, number, y, y.dtype)
+    return choose(onnx, as_type(onnx, condition, "bool"), number, y, y.dtype)
 
 
 @converts("_npi_where_rscalar")
 def where_rscalar(onnx: OnnxModel, condition: Value, x: Value, *, scalar: float = 0.0) -> str:
     """``_npi_where_rscalar`` -> ``Where`` of a tensor and a number."""
     number = onnx.constant(as_dtype(scalar, x.dtype), x.dtype)
-    return _choose(onnx, condition, x, number, x.dtype)
+    return choose(onnx, as_type(onnx, condition, "bool"), x, number, x.dtype)
 
 
 @converts("_npi_where_scalar2")
 def where_scalar2(onnx: OnnxModel, condition: Value, *, x: float = 0.0, y: float = 0.0) -> str:
     """``_npi_where_scalar2`` -> ``Where`` of two numbers, in float32."""
     numbers = onnx.constant(x, "float32"), onnx.constant(y, "float32")
-    return _choose(onnx, condition, *numbers, "float32")
+    return choose(onnx, as_type(onnx, condition, "bool"), *numbers, "float32")
 
 
-def _choose(onnx: OnnxModel, condition: Value, x: Operand, y: Operand, dtype: str) -> str:
-    chosen = as_type(onnx, condition, "bool")
+def choose(onnx: OnnxModel, chosen: Operand, x: Operand, y: Operand, dtype: str) -> str:
+    """Return `x` where bools are true, else `y`, both of type `dtype`."""
     if dtype != "bool":
         return onnx.op("Where", chosen, x, y)
     # ONNX Runtime's Where takes no bools

@@ -70,9 +70,7 @@ def tensordot_int_axes(onnx: OnnxModel, a: Value, b: Value, *, axes: int) -> str
     return _contracted(onnx, a, b, list(range(rank - axes, rank)), list(range(axes)))
 
 
-def _contracted(
-    onnx: OnnxModel, a: Value, b: Value, a_axes: list[int], b_axes: list[int]
-) -> str:
+def _contracted(onnx: OnnxModel, a: Value, b: Value, a_axes: list[int], b_axes: list[int]) -> str:
     """Sum the products of `a` and `b` along axes of both."""
     kept_a = [axis for axis in range(known_rank(a)) if axis not in a_axes]
     kept_b = [axis for axis in range(known_rank(b)) if axis not in b_axes]

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 Numbers = np.ndarray[Any, Any]
 LATE_SHAPES = frozenset(
-    {"_cond", "_while_loop", "_contrib_boolean_mask", "_npi_unique", "_npx_nonzero"}
-)
+    {"_cond", "_while_loop", "_contrib_boolean_mask", "_npi_bincount", "_npi_delete",
+     "_npi_unique", "_npx_nonzero"}
+)  # fmt: skip
 """Operators whose outputs have no shape in MXNet before they have run."""
 
 UNREAD = "only training reads its outputs"

@@ -74,6 +74,8 @@ def _load(path: str) -> Mapping[str, mx.nd.NDArray]:
         raise BadModel(
             f"{path}: not a params file, or a damaged one ({mxnet_sentence(error)})"
         ) from None
+    if not loaded:  # an empty list is what MXNet reads where an empty dict was saved
+        return {}
     if not isinstance(loaded, dict):
         raise BadModel(f"{path}: holds arrays without names; parameters need names")
     return loaded

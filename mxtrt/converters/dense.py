@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mxnet as mx
+
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
@@ -27,8 +29,10 @@ def fully_connected(
     product = onnx.op("Gemm", rows, weight, bias, transB=1)
     if flatten or x.rank == 2:
         return product
-    empty = 1 if 0 in (x.shape or ()) else None
-    return onnx.op("Reshape", product, _with_last_size(onnx, x, num_hidden), allowzero=empty)
+    leading = (None, None) if x.shape is None else x.shape[:-1]
+    may_be_empty = 0 in leading or (mx.util.is_np_shape() and leading.count(None) > 1)
+    target = _with_last_size(onnx, x, num_hidden)
+    return onnx.op("Reshape", product, target, allowzero=1 if may_be_empty else None)
 
 
 def _with_last_size(onnx: OnnxModel, x: Value, size: int) -> str:

@@ -26,8 +26,9 @@ def reduced_axes(x: Value, axis: tuple[int, ...] | None) -> list[int] | None:
         return [] if x.rank == 0 else None
     if not axis:
         return []
-    rank = known_rank(x)
-    return sorted(normalized_axis(a, rank) for a in axis)
+    if x.rank is None:
+        return list(axis)
+    return sorted(normalized_axis(a, x.rank) for a in axis)
 
 
 def _refuse_initial(initial: float | None) -> None:

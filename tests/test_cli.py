@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 import mxtrt
 from mxtrt import cli, trials
+from mxtrt.cli import arguments
 from mxtrt.options import ENGINES
 
 Run = Callable[..., Result]
@@ -120,7 +121,7 @@ def test_explain_takes_every_option(run: Run) -> None:
     ],
 )
 def test_sizes(text: str, sizes: tuple[object, ...]) -> None:
-    assert cli._name_and_sizes(f"a=b={text}") == ("a=b", sizes)
+    assert arguments.name_and_sizes(f"a=b={text}") == ("a=b", sizes)
 
 
 def test_explain_writes_pictures(run: Run, tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_run_keeps_outputs_of_the_same_name_apart(run: Run, tmp_path: Path) -> N
 def test_progress_is_shown_after_a_while(
     run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    monkeypatch.setattr("mxtrt.cli.terminal.PATIENCE", 0.01)
     forward = trials._Bound.__call__
 
     def slow(bound: trials._Bound) -> list[np.ndarray]:

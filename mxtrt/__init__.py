@@ -18,15 +18,17 @@ compat.prepare_later()
 if TYPE_CHECKING:
     from .operator import release, report
     from .pipeline import explain, optimize
+    from .registry import register_converter
     from .reports import Report
 
 __version__ = "0.1.0"
-__all__ = ["Report", "errors", "explain", "optimize", "release", "report"]
+__all__ = ["Report", "errors", "explain", "optimize", "register_converter", "release", "report"]
 
 _HOMES = {
     "Report": ".reports",
     "explain": ".pipeline",
     "optimize": ".pipeline",
+    "register_converter": ".registry",
     "release": ".operator",
     "report": ".operator",
 }

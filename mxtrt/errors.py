@@ -6,6 +6,7 @@
     │   ├── BadModel               a symbol or params file cannot be read (a ValueError)
     │   ├── BadParams              parameters are missing, left over, or of a wrong shape or dtype
     │   ├── BadOption              an option or one of its values does not exist (a ValueError)
+    │   ├── BadConverter           a converter cannot be registered or called (a ValueError)
     │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
     │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
     │   ├── EngineNotAvailable     the engine that was asked for cannot run here
@@ -45,6 +46,10 @@ class BadParams(UserError, ValueError):
 
 class BadOption(UserError, ValueError):
     """An option, or one of its values, does not exist."""
+
+
+class BadConverter(UserError, ValueError):
+    """A converter cannot be registered, or returned something else than names of tensors."""
 
 
 class ShapeNeeded(UserError, ValueError):

@@ -40,7 +40,15 @@ def test_pipeline_loads_no_engine() -> None:
 
 def test_public_names() -> None:
     assert sorted(mxtrt.__all__) == mxtrt.__all__
-    assert mxtrt.__all__ == ["Report", "errors", "explain", "optimize", "release", "report"]
+    assert mxtrt.__all__ == [
+        "Report",
+        "errors",
+        "explain",
+        "optimize",
+        "register_converter",
+        "release",
+        "report",
+    ]
     for name in mxtrt.__all__:
         assert getattr(mxtrt, name) is not None
         assert name in dir(mxtrt)

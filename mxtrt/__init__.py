@@ -16,17 +16,28 @@ from . import compat, errors
 compat.prepare_later()
 
 if TYPE_CHECKING:
+    from .export import export_model
     from .operator import release, report
     from .pipeline import explain, optimize
     from .registry import register_converter
     from .reports import Report
 
 __version__ = "0.1.0"
-__all__ = ["Report", "errors", "explain", "optimize", "register_converter", "release", "report"]
+__all__ = [
+    "Report",
+    "errors",
+    "explain",
+    "export_model",
+    "optimize",
+    "register_converter",
+    "release",
+    "report",
+]
 
 _HOMES = {
     "Report": ".reports",
     "explain": ".pipeline",
+    "export_model": ".export",
     "optimize": ".pipeline",
     "register_converter": ".registry",
     "release": ".operator",

@@ -7,6 +7,7 @@
     │   ├── BadParams              parameters are missing, left over, or of a wrong shape or dtype
     │   ├── BadOption              an option or one of its values does not exist (a ValueError)
     │   ├── BadConverter           a converter cannot be registered or called (a ValueError)
+    │   ├── NotExportable          operators of a model that ONNX cannot say (a ValueError)
     │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
     │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
     │   ├── EngineNotAvailable     the engine that was asked for cannot run here
@@ -50,6 +51,10 @@ class BadOption(UserError, ValueError):
 
 class BadConverter(UserError, ValueError):
     """A converter cannot be registered, or returned something else than names of tensors."""
+
+
+class NotExportable(UserError, ValueError):
+    """A model has operators that ONNX cannot say: all of them, each with its reason."""
 
 
 class ShapeNeeded(UserError, ValueError):

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from . import __version__
 from .arrays import numpy_view
 from .errors import UnsupportedOp
 from .graph import Node, Value
@@ -57,15 +58,20 @@ class OnnxModel:
     reals : dict of Value to str
         Integer tensors that exist as float tensors too, before they were rounded: what is
         quantised again is quantised from there.
+    leaves_mxnet : bool
+        Whether no MXNet runs the model: random numbers may come of another generator, and sizes
+        may depend on values.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, leaves_mxnet: bool = False) -> None:
         self.name = name
+        self.leaves_mxnet = leaves_mxnet
         self.weights: dict[str, mx.nd.NDArray] = {}
         self.inputs: list[Value] = []
         self.reals: dict[Value, str] = {}
         self._graph = onnx.GraphProto(name=name)
         self._names: set[str] = set()
+        self._wanted: dict[Value, str] = {}  # names that were reserved
         self._tensor_of: dict[Value, str] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}  # constants by name
@@ -132,7 +138,7 @@ class OnnxModel:
 
         Names made in it are unique in this model too.
         """
-        body = OnnxModel(name)
+        body = OnnxModel(name, leaves_mxnet=self.leaves_mxnet)
         body._names = self._names
         body._scope = self._scope
         return body
@@ -152,8 +158,15 @@ class OnnxModel:
         """Name what is added after the MXNet node `node`."""
         outer = self._scope, self._scope_start
         self._scope, self._scope_start = node.name, len(self._graph.node)
-        yield
-        self._scope, self._scope_start = outer
+        try:
+            yield
+        finally:
+            self._scope, self._scope_start = outer
+
+    def reserve(self, value: Value, name: str) -> None:
+        """Keep a name for the tensor of `value`; the first of several values has it unchanged."""
+        if value not in self._wanted:
+            self._wanted[value] = self._unique(name)
 
     def bind(self, values: Sequence[Value], names: Sequence[str]) -> None:
         """Say which ONNX tensors hold the outputs of the node that was just converted."""
@@ -162,7 +175,7 @@ class OnnxModel:
         renamed: dict[str, str] = {}  # one tensor may be several outputs
         for value, made in zip(values, names):
             if made not in renamed:
-                renamed[made] = self._rename(made, value.name)
+                renamed[made] = self._rename(made, value)
             self._tensor_of[value] = renamed[made]
 
     def finish(self, outputs: Sequence[Value]) -> onnx.ModelProto:
@@ -174,6 +187,7 @@ class OnnxModel:
         return helper.make_model(
             self._graph,
             producer_name="mxtrt",
+            producer_version=__version__,
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
@@ -223,14 +237,14 @@ class OnnxModel:
             self._graph.initializer.append(_external_tensor(name, value))
         return name
 
-    def _rename(self, made: str, wanted: str) -> str:
+    def _rename(self, made: str, value: Value) -> str:
         """Give a tensor that the current node made the name of its MXNet value."""
         nodes = self._graph.node[self._scope_start :]
         if not any(made in node.output for node in nodes):
             return made  # an input handed through
         if made in self._tensor_of.values():
             return made  # bound to another output already
-        name = self._unique(wanted)
+        name = self._wanted.pop(value, None) or self._unique(value.name)
         for node in nodes:
             _replace(node.input, made, name)
             _replace(node.output, made, name)
@@ -242,7 +256,7 @@ class OnnxModel:
         taken.update(tensor.name for tensor in self._graph.initializer)
         if name not in taken:
             return name
-        copy = self._unique(f"{value.name}/copy")
+        copy = self._wanted.pop(value, None) or self._unique(f"{value.name}/copy")
         self._graph.node.append(helper.make_node("Identity", [name], [copy], name=copy))
         return copy
 

@@ -135,6 +135,7 @@ class Registration:
 
 _REGISTRY: dict[str, Registration] = {}
 _REFUSED: dict[str, str] = {}
+_EXPORTED: dict[str, Registration] = {}
 
 
 def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
@@ -159,6 +160,24 @@ def converts(*ops: str, ignores: Iterable[str] = ()) -> Callable[[F], F]:
         for op in ops:
             _check_new(op)
             _REGISTRY[op] = registration
+        return function
+
+    return register
+
+
+def exports(*ops: str) -> Callable[[F], F]:
+    """Register a converter for `export_model` only, of operators that `optimize` has to refuse.
+
+    Their results cannot go back to MXNet: random numbers of another generator, or outputs whose
+    sizes depend on values.
+    """
+
+    def register(function: F) -> F:
+        found = _describe(function, ())
+        for op in ops:
+            if op in _EXPORTED:
+                raise BadConverter(f"{op} has a converter for exports already")
+            _EXPORTED[op] = found
         return function
 
     return register
@@ -320,6 +339,8 @@ def convert_node(onnx: OnnxModel, node: Node) -> None:
         The converter returned something else than names.
     """
     found = registration(registered_name(node))
+    if found is None and onnx.leaves_mxnet:
+        found = _EXPORTED.get(node.op)
     if found is None:
         raise UnsupportedOp(_REFUSED.get(node.op) or _missing(node))
     attrs = read_attributes(node, found)

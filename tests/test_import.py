@@ -44,6 +44,7 @@ def test_public_names() -> None:
         "Report",
         "errors",
         "explain",
+        "export_model",
         "optimize",
         "register_converter",
         "release",

@@ -1,0 +1,315 @@
+"""A whole model as one ONNX file, as ``mxnet.onnx.export_model`` wrote it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union
+
+import mxnet as mx
+import numpy as np
+import onnx
+
+from .errors import BadOption, NotExportable, UnsupportedOp
+from .graph import Graph, Node, Value
+from .onnx_file import write_onnx
+from .onnx_model import OnnxModel
+from .options import read_options
+from .params import ParamsLike, read_params
+from .registry import convert_node, read_inputs
+from .symbol import load_symbol, read_symbol
+
+log = logging.getLogger("mxtrt")
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def export_model(
+    sym: mx.sym.Symbol | PathLike,
+    params: ParamsLike = None,
+    shapes: Mapping[str, Any] | Sequence[Any] | None = None,
+    dtypes: Any = None,
+    path: PathLike = "model.onnx",
+    verbose: bool = False,
+    dynamic: bool = False,
+    dynamic_input_shapes: Mapping[str, Any] | Sequence[Any] | None = None,
+    run_shape_inference: bool = False,
+    input_type: Any = None,
+    input_shape: Any = None,
+    large_model: bool = False,
+    *,
+    in_shapes: Any = None,
+    in_types: Any = None,
+    onnx_file_path: PathLike | None = None,
+) -> str:
+    """Write a whole model into one ONNX file.
+
+    The arguments are those of MXNet's own ``mxnet.onnx.export_model``, in its order and under its
+    names too, and those of `mxtrt.optimize`. The path may stand in the place of `dtypes`.
+
+    Parameters
+    ----------
+    sym : mxnet.sym.Symbol or path
+        The model, or the path of its ``-symbol.json``.
+    params : dict, pair or path
+        The parameters: a dict with or without ``arg:``/``aux:`` prefixes, a pair
+        ``(arg_params, aux_params)``, or the path of a ``.params`` file. Those that the model does
+        not read are left out.
+    shapes : mapping of str to tuple, or sequence of tuple, optional
+        Shapes of the inputs, by name or in the order of ``sym.list_inputs()``, without labels
+        such as ``softmax_label``. A size is a number, or None, -1 or a name such as ``"batch"``
+        for one that may be any; 0 means the same outside of ``np_shape``. What is not given, and
+        not implied by the parameters, may be any size.
+    dtypes : dtype, mapping of str to dtype, or sequence of dtype, optional
+        Element types of the inputs, one for all or as `shapes`; by default what the parameters
+        imply, else float32.
+    path : path
+        The file to write. Weights of 2 GiB and more go into ``path + ".data"`` beside it.
+    verbose : bool
+        Log each operator.
+    dynamic : bool
+        Let the sizes be as `dynamic_input_shapes` says and `shapes` say the number of axes only.
+    dynamic_input_shapes : mapping of str to tuple, or sequence of tuple, optional
+        As `shapes`; by default all sizes may be any.
+    run_shape_inference : bool
+        Add the shapes of the tensors in between, as far as ONNX infers them.
+    input_type, in_types
+        MXNet's names of `dtypes`.
+    input_shape, in_shapes
+        MXNet's names of `shapes`.
+    large_model : bool
+        Put the weights into the second file though they would fit into the first.
+    onnx_file_path
+        MXNet's name of `path`.
+
+    Returns
+    -------
+    path : str
+        The file that was written. Its inputs have MXNet's names, in the order of
+        ``sym.list_inputs()``; its outputs the names of MXNet's outputs without ``_output``, in
+        the order of ``sym.list_outputs()``; its weights MXNet's names. A label that inference
+        does not read is no input, unless it was given a shape and is not called
+        ``<operator>_label``.
+
+    Raises
+    ------
+    NotExportable
+        Operators that ONNX cannot say, each with its reason; nothing is written.
+    UserError
+        The model, the parameters or an argument cannot be used.
+
+    Examples
+    --------
+    >>> mxtrt.export_model("net-symbol.json", "net-0000.params",
+    ...                    {"data": (1, 3, 224, 224)}, "net.onnx")  # doctest: +SKIP
+    'net.onnx'
+    """
+    if _is_path(dtypes):
+        dtypes, path = None, dtypes
+    target = _writable(path if onnx_file_path is None else onnx_file_path)
+    symbol, given = load_symbol(sym), read_params(params)
+    names = _input_names(symbol, given.names)
+    stated = _shapes(_first("shapes", shapes, in_shapes, input_shape), names)
+    if dynamic:
+        stated = _dynamic(stated, _shapes(dynamic_input_shapes, names))
+    elif dynamic_input_shapes is not None:
+        raise BadOption("dynamic_input_shapes needs dynamic=True")
+    options = read_options(
+        {name: tuple(map(_size, shape)) for name, shape in stated.items()},
+        _dtypes(_first("dtypes", dtypes, in_types, input_type), names),
+        allow_extra_params=True,
+    )
+    graph = read_symbol(symbol, given.arrays, options)
+    proto, model = export_graph(graph, keep=stated, verbose=verbose)
+    _name_sizes(proto, stated)
+    if run_shape_inference:
+        proto = onnx.shape_inference.infer_shapes(proto)
+    try:
+        write_onnx(proto, model.weights, target, external=large_model)
+    except OSError as error:
+        raise BadOption(f"{target}: {error.strerror}") from None
+    log.info("%s: %d operators, %d weights", target, len(graph.nodes), len(model.weights))
+    return target
+
+
+def export_graph(
+    graph: Graph, *, keep: Iterable[str] = (), verbose: bool = False
+) -> tuple[onnx.ModelProto, OnnxModel]:
+    """Convert a whole graph into one ONNX model.
+
+    Parameters
+    ----------
+    graph : Graph
+        The model.
+    keep : iterable of str
+        Inputs that stay inputs though inference does not read them, unless MXNet named them as
+        labels.
+    verbose : bool
+        Log each operator.
+
+    Returns
+    -------
+    proto : onnx.ModelProto
+        The model; its weights are external data.
+    model : OnnxModel
+        The builder, which holds the weights.
+
+    Raises
+    ------
+    NotExportable
+        Operators that ONNX cannot say, each with its reason.
+    """
+    model = OnnxModel("mxnet", leaves_mxnet=True)
+    nodes, read = _needed(graph)
+    _declare(model, graph, read, set(keep))
+    for value, name in zip(graph.heads, graph.head_names):
+        model.reserve(value, _output_name(name))
+    reasons: dict[Node, str] = {}
+    for node in nodes:
+        if verbose:
+            log.info("%s", node)
+        try:
+            convert_node(model, node)
+        except UnsupportedOp as reason:
+            reasons[node] = str(reason)
+    if reasons:
+        raise NotExportable(_told(reasons, len(nodes)))
+    return model.finish(graph.heads), model
+
+
+def _needed(graph: Graph) -> tuple[list[Node], set[Value]]:
+    """Return the nodes that the outputs depend on at inference, and all that is read."""
+    read = set(graph.heads)
+    nodes = []
+    for node in reversed(graph.nodes):
+        if not read.isdisjoint(node.outputs):
+            nodes.append(node)
+            read.update(read_inputs(node))
+    return nodes[::-1], read
+
+
+def _declare(model: OnnxModel, graph: Graph, read: set[Value], keep: set[str]) -> None:
+    """Declare inputs and weights before anything else takes their names."""
+    labels = {f"{node.name}_label" for node in graph.nodes}
+    declared: dict[str, str] = {}
+    for value in graph.variables:
+        if value in read or (value.name in keep and value.name not in labels):
+            if value.name in declared:  # MXNet feeds variables of one name the same array
+                model.alias(value, declared[value.name])
+            else:
+                declared[value.name] = model.declare(value)
+
+
+def _told(reasons: Mapping[Node, str], count: int) -> str:
+    lines = [f"  {node}: {reason}" for node, reason in reasons.items()]
+    head = f"{len(reasons)} of {count} operators cannot be exported to ONNX:"
+    return "\n".join([head, *lines])
+
+
+def _output_name(name: str) -> str:
+    """Return the name that MXNet's exporter gives to an output."""
+    for ending, number in ("_state_output", "1"), ("_statecell_output", "2"):
+        if name.endswith(ending):
+            return name[: -len(ending)] + number
+    return re.sub(r"_output(\d*)$", r"\1", name)
+
+
+def _name_sizes(proto: onnx.ModelProto, stated: Mapping[str, Any]) -> None:
+    """Write the caller's names of sizes into the inputs."""
+    for info in proto.graph.input:
+        for dim, size in zip(info.type.tensor_type.shape.dim, stated.get(info.name, ())):
+            if isinstance(size, str):
+                dim.dim_param = size
+
+
+# -- arguments ---------------------------------------------------------------------------------
+
+
+def _is_path(given: Any) -> bool:
+    if not isinstance(given, str):
+        return isinstance(given, os.PathLike)
+    try:
+        np.dtype(given)
+    except TypeError:
+        return True
+    return False
+
+
+def _writable(path: PathLike) -> str:
+    """Check before any work is done that the file can be written."""
+    target = os.fspath(path)
+    folder = os.path.dirname(target) or "."
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise BadOption(f"{target}: {folder!r} is no folder that can be written to")
+    if os.path.isdir(target):
+        raise BadOption(f"{target}: is a folder")
+    return target
+
+
+def _first(option: str, *given: Any) -> Any:
+    """Return the one that is given of an argument's several names."""
+    found = [value for value in given if value is not None]
+    if len(found) > 1:
+        raise BadOption(f"{option} is given under two names")
+    return found[0] if found else None
+
+
+def _input_names(symbol: mx.sym.Symbol, params: set[str]) -> list[str]:
+    """Return the inputs without labels, in MXNet's order."""
+    operators = {n["name"] for n in json.loads(symbol.tojson())["nodes"] if n["op"] != "null"}
+    labels = {f"{name}_label" for name in operators}
+    return [name for name in symbol.list_inputs() if name not in params | labels]
+
+
+def _shapes(given: Any, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        one = len(given) > 0 and all(size is None or np.ndim(size) == 0 for size in given)
+        given = _by_name("shapes", [given] if one else given, names)
+    return {name: tuple(shape) for name, shape in given.items()}
+
+
+def _dtypes(given: Any, names: Sequence[str]) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, (list, tuple)):
+        return _by_name("dtypes", given, names)
+    return dict.fromkeys(names, given)
+
+
+def _by_name(option: str, given: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    if len(given) < len(names):
+        raise BadOption(
+            f"{option}: {len(given)} for the {len(names)} inputs {', '.join(names)}; give one for "
+            "each, or a dict"
+        )
+    if len(given) > len(names):  # MXNet's exporter says nothing, and callers count labels
+        more = f"the last {len(given) - len(names)} of {len(given)} have no input and are ignored"
+        warnings.warn(f"{option}: {more}; the inputs are {', '.join(names)}", stacklevel=4)
+    return dict(zip(names, given))
+
+
+def _dynamic(
+    shapes: Mapping[str, tuple[Any, ...]], dynamic: Mapping[str, tuple[Any, ...]]
+) -> dict[str, tuple[Any, ...]]:
+    for name, shape in dynamic.items():
+        if name in shapes and len(shape) != len(shapes[name]):
+            raise BadOption(
+                f"dynamic_input_shapes: {name!r} has {len(shape)} axes, in shapes it has "
+                f"{len(shapes[name])}"
+            )
+    return {**{name: (None,) * len(shape) for name, shape in shapes.items()}, **dynamic}
+
+
+def _size(size: Any) -> Any:
+    """Return a size as `read_options` takes it."""
+    if isinstance(size, str) or (np.ndim(size or 0) == 0 and size == -1):
+        return None
+    return None if size == 0 and not mx.util.is_np_shape() else size

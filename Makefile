@@ -9,7 +9,7 @@ STAMP   = $(VENV)/.installed
 # Twice the cores would only make them wait: every test process computes with MXNet's own threads.
 JOBS   ?= auto
 
-NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt mxtrt/_bridge.pyx \
+NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt $(wildcard mxtrt/*.pyx) \
           $(wildcard csrc/*)
 
 .PHONY: help demo test check lint types cython cpp pytest wheel install format clean

@@ -99,8 +99,17 @@ bridge = Extension(
     extra_compile_args=["-O2", "-g0"],
     libraries=["dl"],
 )
+transfer = Extension(
+    "mxtrt._transfer",
+    ["mxtrt/_transfer.pyx", "csrc/transfer.cc"],
+    include_dirs=["csrc"],
+    depends=["csrc/transfer.h"],
+    extra_compile_args=["-O2", "-g0", "-std=c++17", "-pthread"],
+    extra_link_args=["-pthread"],
+    language="c++",
+)
 
 setup(
-    ext_modules=[*cythonize([bridge], build_dir="build/cython"), Extension(OPERATOR, sources=[])],
+    ext_modules=[*cythonize([bridge, transfer], build_dir="build/cython"), Extension(OPERATOR, sources=[])],
     cmdclass={"build_ext": BuildExtensions},
 )

@@ -96,14 +96,17 @@ class ByHand:
         self._enqueue()
         self.stream.synchronize()
 
+    def _launch(self) -> bool:
+        return self.captured.launch(self.stream.handle)
+
     def graph(self) -> None:
-        self.captured.launch()
+        self._launch()
         self.stream.synchronize()
 
     def queued(self) -> float:
         """Return the seconds that one of many takes; the faster of the engine and its graph."""
         best = []
-        for enqueue in (self._enqueue, *([self.captured.launch] if self.captured else [])):
+        for enqueue in (self._enqueue, *([self._launch] if self.captured else [])):
             taken = []
             for _ in range(5):
                 start = time.perf_counter()
@@ -116,7 +119,7 @@ class ByHand:
 
     def pinned(self) -> None:
         self.gpu.to_device(self.input.address, self.pinned_in, self.stream)
-        self._enqueue()
+        self._launch() if self.captured and self.plan.uses_graphs else self._enqueue()
         self.gpu.to_host(self.pinned_out, self.output.address, self.stream)
         self.stream.synchronize()
 
@@ -132,6 +135,8 @@ class ByHand:
     def close(self) -> None:
         if self.captured is not None:
             self.captured.close()
+        for context in self.plan._on_streams.values():
+            context.close()
         self.plan._on_streams.clear()
         self.context = None
         for array in (self.input, self.output):
@@ -222,7 +227,7 @@ def measure(
         "build_seconds": build,
         "difference": float(difference),
         "top1_equal": bool((found.argmax(1) == output.argmax(1)).all()),
-        "cuda_graph_used": bool(plan.cuda_graph),
+        "cuda_graph_used": plan.uses_graphs,
     }
 
 

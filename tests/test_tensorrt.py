@@ -22,8 +22,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mxtrt
+from mxtrt._transfer import copy_threads
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _copies, _cuda, _execution, _network, _nvidia, _precision, tensorrt
+from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, tensorrt
 from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
@@ -470,6 +471,30 @@ class FakeMemory:
         self.freed = True
 
 
+def driver_callbacks(gpu: FakeGpu) -> list:
+    """Return the functions of the driver that copies call, as C sees them."""
+    word, pointer, number = ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t
+
+    def copy_to_device(device, host, nbytes, stream):
+        gpu.uploads += 1
+        ctypes.memmove(device, host, nbytes)
+        return gpu.error
+
+    def copy_to_host(host, device, nbytes, stream):
+        ctypes.memmove(host, device, nbytes)
+        return gpu.error
+
+    def launch(graph, stream):
+        return 0 if gpu.graphs[graph].launch(stream) else 1
+
+    return [
+        ctypes.CFUNCTYPE(ctypes.c_int, word, pointer, number, pointer)(copy_to_device),
+        ctypes.CFUNCTYPE(ctypes.c_int, pointer, word, number, pointer)(copy_to_host),
+        ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)(launch),
+        ctypes.CFUNCTYPE(ctypes.c_int, pointer)(lambda stream: 0),
+    ]
+
+
 class FakeGpu:
     """pycuda on this machine's memory; counts what is allocated."""
 
@@ -481,6 +506,9 @@ class FakeGpu:
         self.allocated: list = []
         self.pinned: list = []
         self.uploads = 0
+        self.error = 0  # what copies return
+        self.callbacks: list = []
+        self.graphs: dict = {}
 
     def __enter__(self):
         self.depth.value = getattr(self.depth, "value", 0) + 1
@@ -510,15 +538,10 @@ class FakeGpu:
         self._require_current()
         self.pinned = [array for array in self.pinned if array is not pinned]
 
-    def to_device(self, address, array, stream):
-        self._require_current()
-        self.uploads += 1
-        assert array.flags.c_contiguous
-        ctypes.memmove(address, array.ctypes.data, array.nbytes)
-
-    def to_host(self, array, address, stream):
-        self._require_current()
-        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+    def functions(self):
+        if not self.callbacks:
+            self.callbacks = driver_callbacks(self)
+        return [ctypes.cast(function, ctypes.c_void_p).value for function in self.callbacks]
 
     def synchronize(self):
         self._require_current()
@@ -638,12 +661,22 @@ def test_shapes_may_change_from_call_to_call():
         call(plan, np.zeros((1, 4), np.float32))
 
 
-def test_large_arrays_go_in_chunks(monkeypatch):
-    monkeypatch.setattr(_copies.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+@pytest.mark.skipif(copy_threads() == 1, reason="there is one processor")
+def test_large_arrays_go_in_chunks():
     plan = fake_plan(FakeEngine())
     x = np.random.default_rng(0).random(((5 << 20) // 16 + 3, 4), np.float32)
     np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
     assert plan.gpu.uploads > 1
+
+
+def test_a_failed_copy():
+    plan = fake_plan(FakeEngine())
+    x = np.ones((2, 4), np.float32)
+    plan.gpu.error = 700
+    with pytest.raises(EngineError, match=r"failed: CUDA.*(700|ILLEGAL_ADDRESS)"):
+        call(plan, x)
+    plan.gpu.error = 0
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
 
 
 def test_int64_travels_as_int32():
@@ -740,38 +773,82 @@ def test_arrays_on_the_gpu_are_used_where_they_lie():
         plan.execute([FakeBuffer(x.astype("int64"), 2)], [FakeBuffer(y, 2)], 11)
 
 
-@pytest.mark.parametrize(("asked", "gain"), [(True, 1), (None, 5), (None, 0.2), (None, 0)])
-def test_graphs_are_kept_where_they_win(asked, gain, monkeypatch):
-    launched = []
+@pytest.fixture
+def fake_graphs(monkeypatch):
+    """Let CUDA graphs take ``1 / gain`` of the time; ``launched`` counts their calls."""
+    state = SimpleNamespace(gain=5, launched=0, alive=0)
 
     class FakeGraph:
         def __init__(self, stream, enqueue):
-            if gain == 0:
+            if state.gain == 0:
                 raise EngineError("no capture")
             assert enqueue()
             self.enqueue = enqueue
+            context = enqueue.__self__.context
+            self.engine, self.gpu = context.engine, enqueue.__self__.plan.gpu
+            self.handle = id(self)
+            self.gpu.graphs[self.handle] = self
+            state.alive += 1
 
-        def launch(self):
-            launched.append(1)
-            engine.seconds, before = engine.seconds / gain, engine.seconds
+        def launch(self, stream):
+            state.launched += 1
+            self.engine.seconds, before = self.engine.seconds / state.gain, self.engine.seconds
             self.enqueue()
-            engine.seconds = before
+            self.engine.seconds = before
             return True
 
         def close(self):
-            pass
+            state.alive -= 1
 
     monkeypatch.setattr(_execution, "Graph", FakeGraph)
-    engine = FakeEngine(shape=(2, 4))
+    return state
+
+
+@pytest.mark.parametrize(("asked", "gain"), [(True, 1), (None, 5), (None, 0.2), (None, 0)])
+@pytest.mark.parametrize("shape", [(2, 4), (-1, 4)])
+def test_graphs_are_kept_where_they_win(asked, gain, shape, fake_graphs):
+    fake_graphs.gain = gain
+    engine = FakeEngine(shape=shape)
     engine.seconds = 0.002
     plan = fake_plan(engine, cuda_graph=asked)
     x = np.ones((2, 4), np.float32)
-    call(plan, x)
-    before = len(launched)
+    for _ in range(_execution.CALLS_BEFORE_GRAPH):
+        call(plan, x)
+    before = fake_graphs.launched
     x[:] = 5
     np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
-    assert plan.cuda_graph is (gain >= 1)
-    assert (len(launched) > before) is (gain >= 1)
+    assert plan.uses_graphs is (gain >= 1)
+    assert (fake_graphs.launched > before) is (gain >= 1)
+    if shape[0] < 0:  # a graph is for one shape
+        np.testing.assert_array_equal(call(plan, x[:1]), 2 * x[:1] + 1)
+        assert fake_graphs.alive == 0
+    plan.close()
+    assert fake_graphs.alive == 0
+
+
+def test_graphs_for_arrays_on_the_gpu(fake_graphs):
+    """A graph belongs to addresses: others never see it, and new ones each time make none."""
+    engine = FakeEngine(shape=(-1, 4))
+    engine.seconds = 0.0005
+    plan = fake_plan(engine, cuda_graph=None)
+    pairs = [(np.full((2, 4), i, np.float32), np.zeros((2, 4), np.float32)) for i in range(3)]
+    for _ in range(_execution.CALLS_BEFORE_GRAPH + 2):
+        for x, y in pairs[:2]:
+            x += 1
+            plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
+            np.testing.assert_array_equal(y, 2 * x + 1)
+    assert len(plan._on_streams[11]._graphs) == fake_graphs.alive == 2
+    before = fake_graphs.launched
+    x, y = pairs[2]
+    plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
+    np.testing.assert_array_equal(y, 2 * x + 1)
+    assert fake_graphs.launched == before
+    kept = [np.zeros((1, 4), np.float32) for _ in range(3 * _execution.MAX_ADDRESSES)]
+    for y in kept:
+        plan.execute([FakeBuffer(x[:1], 2)], [FakeBuffer(y, 2)], 11)
+    assert fake_graphs.alive == 0
+    assert len(plan._on_streams[11]._seen) <= _execution.MAX_ADDRESSES
+    plan.close()
 
 
 # -- an engine's plans, and the net below ------------------------------------------------------

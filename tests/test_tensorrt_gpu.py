@@ -16,7 +16,7 @@ from operators import run_mxnet
 
 import mxtrt
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _nvidia, tensorrt
+from mxtrt.engines import _cuda, _execution, _nvidia, tensorrt
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable
 from mxtrt.onnx_model import export_onnx
 from mxtrt.operator import engines
@@ -195,7 +195,7 @@ def test_cuda_graph(cuda_graph):
     optimized, kept = check(
         net, (args, aux), {"data": images(2)}, shapes=shapes, cuda_graph=cuda_graph
     )
-    for seed in range(5):
+    for seed in range(_execution.CALLS_BEFORE_GRAPH + 3):
         want = run(net, (args, aux), data=images(2, seed=seed))[0]
         have = run(optimized, kept, data=images(2, seed=seed))[0]
         np.testing.assert_allclose(have, want, rtol=1e-3, atol=1e-5)
@@ -384,7 +384,7 @@ def test_damaged_plans(damage, tmp_path):
     (tmp_path / "plan").write_bytes(damaged)
     code = f"""
         import mxtrt
-        from mxtrt.engines import _cuda, _nvidia, tensorrt
+        from mxtrt.engines import _cuda, _execution, _nvidia, tensorrt
         from mxtrt.errors import EngineError
         plan = open({str(tmp_path / "plan")!r}, "rb").read()
         try:

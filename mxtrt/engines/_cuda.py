@@ -120,6 +120,7 @@ class Gpu:
         self._pop = drv.Context.pop
         self.to_device = drv.memcpy_htod_async
         self.to_host = drv.memcpy_dtoh_async
+        self._functions: tuple[int, ...] = ()
 
     def __enter__(self) -> Gpu:
         self._context.push()
@@ -130,6 +131,14 @@ class Gpu:
 
     def __repr__(self) -> str:
         return f"<GPU {self.index}: {self.name}>"
+
+    def functions(self) -> tuple[int, ...]:
+        """Return the addresses of the driver's functions that `Transfer` calls."""
+        if not self._functions:
+            library = _driver_library(*_TRANSFER_FUNCTIONS)
+            found = [ctypes.cast(library[name], ctypes.c_void_p) for name in _TRANSFER_FUNCTIONS]
+            self._functions = tuple(int(address.value or 0) for address in found)
+        return self._functions
 
     def stream(self) -> Any:
         """Return a new stream."""
@@ -189,16 +198,16 @@ class Graph:
     """
 
     def __init__(self, stream: int, enqueue: Any) -> None:
-        self._cuda = _graph_functions()
-        self._stream = ctypes.c_void_p(stream)
+        self._cuda = _driver_library(*_GRAPH_FUNCTIONS)
         self._executable = ctypes.c_void_p()
         captured = ctypes.c_void_p()
-        _check(self._cuda.cuStreamBeginCapture_v2(self._stream, THREAD_LOCAL), "begin a capture")
+        begun = self._cuda.cuStreamBeginCapture_v2(ctypes.c_void_p(stream), THREAD_LOCAL)
+        _check(begun, "begin a capture")
         enqueued = False
         try:
             enqueued = enqueue()
         finally:  # a stream that stays in capture mode could never be used again
-            status = self._cuda.cuStreamEndCapture(self._stream, ctypes.byref(captured))
+            status = self._cuda.cuStreamEndCapture(ctypes.c_void_p(stream), ctypes.byref(captured))
             if captured.value and (status or not enqueued):
                 self._cuda.cuGraphDestroy(captured)
         _check(status, "capture the engine")
@@ -211,9 +220,14 @@ class Graph:
         _check(status, "instantiate the captured engine")
         self._launch = self._cuda.cuGraphLaunch
 
-    def launch(self) -> bool:
+    @property
+    def handle(self) -> int:
+        """The executable graph, as the driver knows it."""
+        return self._executable.value or 0
+
+    def launch(self, stream: int) -> bool:
         """Enqueue the graph; return whether that worked."""
-        return not self._launch(self._executable, self._stream)
+        return not self._launch(self._executable, ctypes.c_void_p(stream))
 
     def close(self) -> None:
         """Free the graph; its context must be current."""
@@ -222,22 +236,41 @@ class Graph:
             self._executable = ctypes.c_void_p()
 
 
-def _graph_functions() -> Any:
+_GRAPH_FUNCTIONS = (
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+)
+_TRANSFER_FUNCTIONS = (
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuGraphLaunch",
+    "cuStreamSynchronize",
+)
+
+
+def _driver_library(*names: str) -> Any:
     library = ctypes.CDLL("libcuda.so.1")
-    names = (
-        "cuStreamBeginCapture_v2",
-        "cuStreamEndCapture",
-        "cuGraphInstantiateWithFlags",
-        "cuGraphLaunch",
-        "cuGraphDestroy",
-        "cuGraphExecDestroy",
-    )
     missing = [name for name in names if not hasattr(library, name)]
     if missing:
-        raise EngineError(f"NVIDIA's driver is too old for CUDA graphs: no {missing[0]}")
+        raise EngineError(f"NVIDIA's driver is too old: it has no {missing[0]}")
     return library
+
+
+def error_name(status: int) -> str:
+    """Return CUDA's own name of an error, such as ``CUDA_ERROR_OUT_OF_MEMORY``."""
+    name = ctypes.c_char_p()
+    try:
+        library = _driver_library("cuGetErrorName")
+    except OSError:
+        return f"CUDA error {status}"
+    library.cuGetErrorName(status, ctypes.byref(name))
+    return (name.value or f"CUDA error {status}".encode()).decode()
 
 
 def _check(status: int, what: str) -> None:
     if status:
-        raise EngineError(f"CUDA cannot {what}: error {status}")
+        raise EngineError(f"CUDA cannot {what}: {error_name(status)}")

@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._transfer import Transfer
 from ..arrays import DTYPES
 from ..errors import EngineError
 from ..graph import format_shape
-from ._copies import copy_in, copy_out
-from ._cuda import Gpu, Graph
+from ._cuda import Gpu, Graph, error_name
 from ._nvidia import Api, failed
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ log = logging.getLogger("mxtrt")
 TIMED_CALLS = 7  # of each way to enqueue, when one is chosen
 SLOW = 0.01  # seconds: what takes longer is not bound by enqueueing
 GRAPH_GAIN = 0.97  # a graph has to take less than this part of the time
+CALLS_BEFORE_GRAPH = 3  # with the same shapes, and on a GPU at the same addresses
+MAX_GRAPHS = 16  # of a context: executors and Gluon use few sets of arrays in turn
+MAX_ADDRESSES = 64
+
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of all inputs."""
 
 _NUMPY_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32",
                 "BOOL": "bool", "UINT8": "uint8", "INT64": "int64"}  # fmt: skip
@@ -99,7 +106,8 @@ class LoadedPlan:
         self.inputs = [self._tensor(name) if name in names else None for name in inputs]
         self.outputs = [self._tensor(name) for name in outputs]
         self.is_static = not any(-1 in self._shape(name) for name in names)
-        self.cuda_graph = cuda_graph if self.is_static else False
+        self.cuda_graph = cuda_graph
+        self._graph_is_faster: dict[Shapes, bool] = {}
         self._one_context = not (self.is_static or api.shares_profiles)
         if self._one_context:
             self.max_lanes = 1
@@ -123,6 +131,8 @@ class LoadedPlan:
                 for lane in self._idle:
                     lane.close()
                 self._idle.clear()
+                for context in self._on_streams.values():
+                    context.close()
                 self._on_streams.clear()
                 self.engine = None
         except self.gpu.errors as error:  # after a fault on the GPU nothing can be freed
@@ -141,6 +151,42 @@ class LoadedPlan:
         if not self.is_static and context.active_optimization_profile < 0:
             context.set_optimization_profile_async(0, stream)  # only a first one has it already
         return context
+
+    def graph_if_faster(
+        self, shapes: Shapes, enqueue: Callable[[], bool], stream: Any
+    ) -> Graph | None:
+        """Return a graph of what `enqueue` puts on a stream, or None where that is not faster.
+
+        The engine runs some times for this. The GPU must be current, and what was enqueued before
+        must be done.
+        """
+        if self.cuda_graph is False or self._graph_is_faster.get(shapes) is False:
+            return None
+        try:
+            usual = 0.0
+            if self.cuda_graph is None and shapes not in self._graph_is_faster:
+                usual = _time(enqueue, stream)
+                if usual > SLOW:
+                    self._graph_is_faster[shapes] = False
+                    return None
+            graph = Graph(stream.handle, enqueue)
+            if usual:
+                replayed = _time(lambda: graph.launch(stream.handle), stream)
+                self._graph_is_faster[shapes] = replayed < GRAPH_GAIN * usual
+                log.debug("enqueued %.3f ms, as a CUDA graph %.3f ms", usual * 1e3, replayed * 1e3)
+                if not self._graph_is_faster[shapes]:
+                    graph.close()
+                    return None
+            return graph
+        except Exception as error:  # whatever it is: the usual way works
+            log.info("no CUDA graph: %s", error)
+            self._graph_is_faster[shapes] = False
+            return None
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether CUDA graphs are in use, or were asked for."""
+        return bool(self.cuda_graph) or any(self._graph_is_faster.values())
 
     def _on_stream(self, stream: int) -> StreamContext:
         """Return the context for one of MXNet's streams."""
@@ -208,93 +254,66 @@ class Lane:
         self.context = plan.new_context(self.handle)
         self.inputs = [Staging(self.gpu, tensor) for tensor in plan.inputs]
         self.outputs = [Staging(self.gpu, tensor) for tensor in plan.outputs]
-        self._shapes: list[tuple[int, ...]] = []
+        self._shapes: Shapes = ()
+        self._calls = 0  # with these shapes
         self._graph: Graph | None = None
-        self._enqueue: Callable[[], bool] = self._enqueue_context
+        self._transfer: Transfer | None = None
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Copy in, run, copy out and wait; the GPU must be current."""
-        shapes = [buffer.shape for buffer in inputs]
-        try:
-            is_new = shapes != self._shapes
-            if is_new:
-                self._prepare(shapes, inputs, outputs)
-            for staging, buffer in zip(self.inputs, inputs):
-                staging.upload(buffer, self.stream)
-            if not self._enqueue():
+        shapes = tuple(buffer.shape for buffer in inputs)
+        if shapes != self._shapes or self._transfer is None:
+            self._prepare(shapes, inputs, outputs)
+        assert self._transfer is not None
+        sources = [staging.source(buffer) for staging, buffer in zip(self.inputs, inputs)]
+        targets = [staging.target(buffer) for staging, buffer in zip(self.outputs, outputs)]
+        if self._graph is not None:
+            status = self._transfer.replay(sources, self._graph.handle, targets)
+        else:
+            status = self._transfer.upload(sources)
+            if not status and not self._enqueue():
                 raise EngineError(f"{self.plan.api.title} could not enqueue the engine")
-            for staging in self.outputs:
-                staging.download(self.stream)
-            self.stream.synchronize()
-        except self.gpu.errors as error:
-            raise EngineError(f"{self.gpu} failed: {error}") from error
+            status = status or self._transfer.download(targets)
+        if status:
+            raise EngineError(f"{self.gpu} failed: {error_name(status)}")
         for staging, buffer in zip(self.outputs, outputs):
-            staging.deliver(buffer)
-        if is_new and self.plan.cuda_graph is not False:
-            self._choose_graph()
+            staging.convert(buffer)
+        self._calls += 1
+        if self._calls == CALLS_BEFORE_GRAPH:
+            self._graph = self.plan.graph_if_faster(shapes, self._enqueue, self.stream)
 
     def close(self) -> None:
         """Free everything; the GPU must be current."""
-        if self._graph is not None:
-            self._graph.close()
-            self._graph = None
-        self.context = None
+        self._drop_graph()
+        self._transfer = self.context = None
         for staging in (*self.inputs, *self.outputs):
             staging.close()
         self.stream = None
 
-    def _prepare(
-        self,
-        shapes: list[tuple[int, ...]],
-        inputs: Sequence[Buffer],
-        outputs: Sequence[Buffer],
-    ) -> None:
-        self._shapes = []
+    def _prepare(self, shapes: Shapes, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        self._shapes, self._calls, self._transfer = (), 0, None
+        self._drop_graph()
         for staging, shape in zip(self.inputs, shapes):
             staging.reserve(shape, self.context)
         set_input_shapes(self.plan, self.context, shapes)
         for staging, buffer in zip(self.outputs, outputs):
             check_output_shape(self.context, staging.tensor, buffer)
             staging.reserve(buffer.shape, self.context)
+        self._transfer = Transfer(
+            self.gpu.functions(),
+            self.handle,
+            [staging.place() for staging in self.inputs],
+            [staging.place() for staging in self.outputs],
+        )
         self._shapes = shapes
 
-    def _enqueue_context(self) -> bool:
-        return bool(self.context.execute_async_v3(self.handle))
-
-    # -- CUDA graphs -------------------------------------------------------------------------
-
-    def _choose_graph(self) -> None:
-        """Capture the engine, and decide for all lanes whether that is faster."""
-        try:
-            usual = 0.0 if self.plan.cuda_graph else self._time(self._enqueue_context)
-            if usual > SLOW:
-                self.plan.cuda_graph = False
-                return
-            self._graph = Graph(self.handle, self._enqueue_context)
-            if self.plan.cuda_graph is None:
-                replayed = self._time(self._graph.launch)
-                self.plan.cuda_graph = replayed < GRAPH_GAIN * usual
-                log.debug("enqueued %.3f ms, as a CUDA graph %.3f ms", usual * 1e3, replayed * 1e3)
-        except Exception as error:  # whatever it is: the usual way works
-            log.info("no CUDA graph: %s", error)
-            self.plan.cuda_graph = False
-        if self.plan.cuda_graph and self._graph is not None:
-            self._enqueue = self._graph.launch
-        elif self._graph is not None:
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
             self._graph.close()
             self._graph = None
 
-    def _time(self, enqueue: Callable[[], bool]) -> float:
-        seconds = []
-        for _ in range(TIMED_CALLS):
-            start = time.perf_counter()
-            if not enqueue():
-                raise EngineError("the engine could not be enqueued once more")
-            self.stream.synchronize()
-            seconds.append(time.perf_counter() - start)
-            if seconds[-1] > SLOW:
-                break
-        return statistics.median(seconds)
+    def _enqueue(self) -> bool:
+        return bool(self.context.execute_async_v3(self.handle))
 
 
 class Staging:
@@ -305,7 +324,6 @@ class Staging:
         self._capacity = -1
         self._pinned: Any = None
         self._device: Any = None
-        self._address = 0
         self._host: Any = None  # the pinned memory in the present shape
 
     def reserve(self, shape: tuple[int, ...], context: Any) -> None:
@@ -318,11 +336,16 @@ class Staging:
             self.close()
             self._pinned = self.gpu.pinned_memory(nbytes)
             self._device = self.gpu.device_memory(nbytes)
-            self._address = int(self._device)
             self._capacity = nbytes
-            if not context.set_tensor_address(self.tensor.name, self._address):
+            if not context.set_tensor_address(self.tensor.name, int(self._device)):
                 raise EngineError(f"TensorRT does not take the address of {self.tensor.name!r}")
         self._host = self._pinned[:nbytes].view(dtype).reshape(shape)
+
+    def place(self) -> tuple[int, int, int]:
+        """Return the pinned address, the device's address and the bytes of the present shape."""
+        if self.tensor is None:
+            return 0, 0, 0
+        return self._host.ctypes.data, int(self._device), self._host.nbytes
 
     def close(self) -> None:
         """Free both; the GPU must be current."""
@@ -334,23 +357,27 @@ class Staging:
         self._pinned = self._device = None
         self._capacity = -1
 
-    def upload(self, buffer: Buffer, stream: Any) -> None:
-        """Copy MXNet's array to the GPU."""
+    def source(self, buffer: Buffer) -> int:
+        """Return where to copy MXNet's array from; 0 if it is in pinned memory now."""
         if self.tensor is None:
-            return
-        source = buffer.to_numpy()
-        if source.dtype == np.int64 and self.tensor.dtype == "int32":
-            _require_int32(source, self.tensor.name)
-        to_device, address, host = self.gpu.to_device, self._address, self._host
-        copy_in(host, source, lambda at, part: to_device(address + at, part, stream))
+            return 0
+        if DTYPES.get(buffer.dtype) == self.tensor.dtype:
+            return buffer.address
+        array = buffer.to_numpy()
+        if array.dtype == np.int64 and self.tensor.dtype == "int32":
+            _require_int32(array, self.tensor.name)
+        np.copyto(self._host, array, casting="unsafe")
+        return 0
 
-    def download(self, stream: Any) -> None:
-        """Start the copy from the GPU."""
-        self.gpu.to_host(self._host, self._address, stream)
+    def target(self, buffer: Buffer) -> int:
+        """Return where MXNet's array is; 0 if it is of another type, for which see `convert`."""
+        same = self.tensor is not None and DTYPES.get(buffer.dtype) == self.tensor.dtype
+        return buffer.address if same else 0
 
-    def deliver(self, buffer: Buffer) -> None:
-        """Copy what arrived from the GPU into MXNet's array."""
-        copy_out(buffer.to_numpy(), self._host)
+    def convert(self, buffer: Buffer) -> None:
+        """Copy pinned memory to MXNet's array if that is of another type."""
+        if self.tensor is not None and DTYPES.get(buffer.dtype) != self.tensor.dtype:
+            np.copyto(buffer.to_numpy(), self._host, casting="unsafe")
 
 
 class StreamContext:
@@ -360,8 +387,11 @@ class StreamContext:
         self.plan, self._stream = plan, stream
         self.context = plan.new_context(stream)
         self.addresses: dict[str, int] = {}
-        self._shapes: list[tuple[int, ...]] = []
+        self._shapes: Shapes = ()
         self._lock = threading.Lock()
+        self._captures = plan.gpu.stream()  # MXNet's own may be in use by others meanwhile
+        self._graphs: dict[tuple[int, ...], Graph] = {}
+        self._seen: Counter[tuple[int, ...]] = Counter()
 
     def enqueue(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
         """Enqueue on MXNet's stream and return: MXNet orders what comes before and after."""
@@ -370,19 +400,60 @@ class StreamContext:
                 with self.plan.gpu as gpu:
                     gpu.synchronize()
                 self._stream = stream
-            shapes = [buffer.shape for buffer in inputs]
+            shapes = tuple(buffer.shape for buffer in inputs)
             if shapes != self._shapes:
-                self._shapes = []
-                set_input_shapes(self.plan, self.context, shapes)
-                for tensor, buffer in zip(self.plan.outputs, outputs):
-                    check_output_shape(self.context, tensor, buffer)
-                self._shapes = shapes
+                self._prepare(shapes, outputs)
+            addresses = tuple([buffer.address for buffer in (*inputs, *outputs)])
+            graph = self._graphs.get(addresses)
+            if graph is not None:
+                if not graph.launch(stream):
+                    raise EngineError(f"{self.plan.api.title}: the CUDA graph was not launched")
+                return
             tensors = (*self.plan.inputs, *self.plan.outputs)
             for placed, buffer in zip(tensors, (*inputs, *outputs)):
                 if placed is not None:
                     self._place(placed, buffer)
             if not self.context.execute_async_v3(stream):
                 raise EngineError(f"{self.plan.api.title} could not enqueue the engine")
+            self._capture(addresses)
+
+    def close(self) -> None:
+        """Free everything; the GPU must be current."""
+        self._drop_graphs()
+        self.context = self._captures = None
+
+    def _prepare(self, shapes: Shapes, outputs: Sequence[Buffer]) -> None:
+        self._shapes = ()
+        if self._graphs:
+            with self.plan.gpu as gpu:
+                gpu.synchronize()
+                self._drop_graphs()
+        self._seen.clear()
+        set_input_shapes(self.plan, self.context, shapes)
+        for tensor, buffer in zip(self.plan.outputs, outputs):
+            check_output_shape(self.context, tensor, buffer)
+        self._shapes = shapes
+
+    def _capture(self, addresses: tuple[int, ...]) -> None:
+        """Make a CUDA graph for addresses that come again and again."""
+        self._seen[addresses] += 1
+        if len(self._seen) > MAX_ADDRESSES:  # a program that has new ones each time
+            self._seen.clear()
+        if self._seen[addresses] != CALLS_BEFORE_GRAPH or len(self._graphs) >= MAX_GRAPHS:
+            return
+        with self.plan.gpu as gpu:
+            gpu.synchronize()  # the arrays hold what they shall, and nobody reads the outputs yet
+            graph = self.plan.graph_if_faster(self._shapes, self._enqueue_capture, self._captures)
+        if graph is not None:
+            self._graphs[addresses] = graph
+
+    def _enqueue_capture(self) -> bool:
+        return bool(self.context.execute_async_v3(self._captures.handle))
+
+    def _drop_graphs(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs.clear()
 
     def _place(self, tensor: Tensor, buffer: Buffer) -> None:
         if DTYPES.get(buffer.dtype) != tensor.dtype:
@@ -427,6 +498,20 @@ def _require_int32(array: np.ndarray[Any, Any], name: str) -> None:
     limits = np.iinfo(np.int32)
     if array.size and (array.max() > limits.max or array.min() < limits.min):
         raise EngineError(f"{name!r} holds numbers beyond int32, in which TensorRT computes")
+
+
+def _time(enqueue: Callable[[], bool], stream: Any) -> float:
+    """Return the seconds that a call takes."""
+    seconds = []
+    for _ in range(TIMED_CALLS):
+        start = time.perf_counter()
+        if not enqueue():
+            raise EngineError("the engine could not be enqueued once more")
+        stream.synchronize()
+        seconds.append(time.perf_counter() - start)
+        if seconds[-1] > SLOW:
+            break
+    return statistics.median(seconds)
 
 
 def close_all() -> None:

@@ -1,0 +1,166 @@
+"""Copies to a GPU and back, with functions of this machine in place of the driver's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from mxtrt._transfer import Transfer, copy_threads
+
+KIB = 1 << 10
+SIZES = [0, 1, 63, 4 * KIB + 1, 256 * KIB - 1, 256 * KIB, 600 * KIB + 7, 5000 * KIB + 13]
+
+
+class Driver:
+    """Remembers what is copied to the device; copies and launches return `status`."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int]] = []
+        self.launched: list[int] = []
+        self.status = {"to_device": 0, "to_host": 0, "launch": 0, "synchronize": 0}
+        word, pointer, number = ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t
+        self.functions = [
+            ctypes.CFUNCTYPE(ctypes.c_int, word, pointer, number, pointer)(self.to_device),
+            ctypes.CFUNCTYPE(ctypes.c_int, pointer, word, number, pointer)(self.to_host),
+            ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)(self.launch),
+            ctypes.CFUNCTYPE(ctypes.c_int, pointer)(lambda stream: self.status["synchronize"]),
+        ]
+        self.addresses = [ctypes.cast(f, ctypes.c_void_p).value for f in self.functions]
+
+    def to_device(self, device: int, host: int, nbytes: int, stream: int) -> int:
+        self.sent.append((device, nbytes))
+        ctypes.memmove(device, host, nbytes)
+        return self.status["to_device"]
+
+    def to_host(self, host: int, device: int, nbytes: int, stream: int) -> int:
+        ctypes.memmove(host, device, nbytes)
+        return self.status["to_host"]
+
+    def launch(self, graph: int, stream: int) -> int:
+        self.launched.append(graph)
+        return self.status["launch"]
+
+
+class Tensor:
+    """An array of bytes, its pinned memory and its place on the device."""
+
+    def __init__(self, nbytes: int, seed: int = 0) -> None:
+        self.array = np.random.default_rng(seed).integers(0, 256, nbytes, np.uint8)
+        self.pinned, self.device = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
+        self.place = self.pinned.ctypes.data, self.device.ctypes.data, nbytes
+        self.address = self.array.ctypes.data
+
+
+def transfer(driver: Driver, inputs, outputs) -> Transfer:
+    places = [tensor.place for tensor in inputs], [tensor.place for tensor in outputs]
+    return Transfer(driver.addresses, 7, *places)
+
+
+@pytest.mark.parametrize("sizes", [[size] for size in SIZES] + [SIZES])
+def test_all_bytes_arrive_in_order(sizes):
+    driver, tensors = Driver(), [Tensor(size, size) for size in sizes]
+    copies = transfer(driver, tensors, [])
+    for _ in range(3):
+        driver.sent.clear()
+        for tensor in tensors:
+            tensor.device[:] = 0
+        assert copies.upload([tensor.address for tensor in tensors]) == 0
+        for tensor in tensors:
+            np.testing.assert_array_equal(tensor.device, tensor.array)
+    for tensor in tensors:
+        at = tensor.device.ctypes.data
+        for address, nbytes in driver.sent:
+            if at <= address < tensor.device.ctypes.data + tensor.array.size:
+                assert address == at
+                at += nbytes
+        assert at == tensor.device.ctypes.data + tensor.array.size
+
+
+def test_large_arrays_past_the_caches():
+    tensor = Tensor((20 << 20) + 5)
+    copies = transfer(Driver(), [tensor], [tensor])
+    assert copies.upload([tensor.address]) == 0
+    np.testing.assert_array_equal(tensor.device, tensor.array)
+    tensor.device[:] = tensor.device[::-1].copy()
+    assert copies.download([tensor.address]) == 0
+    np.testing.assert_array_equal(tensor.array, tensor.device)
+
+
+def test_what_is_in_pinned_memory_already():
+    driver, tensor = Driver(), Tensor(1000)
+    tensor.pinned[:] = 9
+    copies = transfer(driver, [tensor], [tensor])
+    assert copies.upload([0]) == 0
+    assert (tensor.device == 9).all()
+    tensor.device[:] = 8
+    before = tensor.array.copy()
+    assert copies.download([0]) == 0
+    assert (tensor.pinned == 8).all()
+    np.testing.assert_array_equal(tensor.array, before)
+
+
+def test_a_graph_is_launched_in_between():
+    driver, x, y = Driver(), Tensor(300 * KIB), Tensor(400 * KIB, 1)
+    y.device[:] = 5
+    assert transfer(driver, [x], [y]).replay([x.address], 1234, [y.address]) == 0
+    np.testing.assert_array_equal(x.device, x.array)
+    assert (y.array == 5).all()
+    assert driver.launched == [1234]
+
+
+@pytest.mark.parametrize("where", ["to_device", "to_host", "launch", "synchronize"])
+@pytest.mark.parametrize("nbytes", [100, 3000 * KIB])
+def test_errors_are_returned(where, nbytes):
+    driver, tensor = Driver(), Tensor(nbytes)
+    before = tensor.array.copy()
+    copies = transfer(driver, [tensor], [tensor])
+    driver.status[where] = 700
+    assert copies.replay([tensor.address], 1, [tensor.address]) == 700
+    np.testing.assert_array_equal(tensor.array, before)
+    driver.status[where] = 0
+    assert copies.replay([tensor.address], 1, [tensor.address]) == 0
+
+
+def test_a_wrong_number_of_arrays():
+    with pytest.raises(ValueError, match="2 arrays were given where 1 are expected"):
+        transfer(Driver(), [Tensor(1)], []).upload([0, 0])
+
+
+def test_threads_copy_at_once():
+    wrong = []
+
+    def work(seed: int) -> None:
+        tensor = Tensor(700 * KIB + seed, seed)
+        copies = transfer(Driver(), [tensor], [])
+        for _ in range(20):
+            tensor.device[:] = 0
+            copies.upload([tensor.address])
+            if not np.array_equal(tensor.device, tensor.array):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_after_a_fork():
+    tensor = Tensor(2000 * KIB)
+    copies = transfer(Driver(), [tensor], [])
+    copies.upload([tensor.address])
+    child = os.fork()
+    if child == 0:
+        tensor.device[:] = 0
+        failed = copies.upload([tensor.address]) or not np.array_equal(tensor.device, tensor.array)
+        os._exit(int(bool(failed)))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_how_many_threads_copy():
+    assert 1 <= copy_threads() <= len(os.sched_getaffinity(0))

@@ -110,6 +110,9 @@ transfer = Extension(
 )
 
 setup(
-    ext_modules=[*cythonize([bridge, transfer], build_dir="build/cython"), Extension(OPERATOR, sources=[])],
+    ext_modules=[
+        *cythonize([bridge, transfer], build_dir="build/cython"),
+        Extension(OPERATOR, sources=[]),
+    ],
     cmdclass={"build_ext": BuildExtensions},
 )

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 
-import mxtrt  # noqa: F401
+import mxtrt  # noqa: F401  # isort: skip
+import mxnet as mx  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def np_shape() -> Iterator[None]:
+    """Let the module's tests have axes of size 0 and arrays without axes."""
+    with mx.util.np_shape(True):
+        yield

@@ -13,6 +13,7 @@ import mxnet as mx
 import numpy as np
 
 import mxtrt
+from mxtrt.infer import single_node_symbol
 
 ENGINE = os.environ.get("MXTRT_TEST_ENGINE", "onnxruntime")
 """The engine under test; ``tensorrt`` on a machine with a GPU."""
@@ -73,6 +74,24 @@ def check_operator(
         optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=unknown, **options)
         _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
         _release(optimized)
+
+
+def operator(op: str, num_inputs: int, **attrs: Any) -> mx.sym.Symbol:
+    """Return the symbol that is one operator, by its primary name, reading ``x0``, ``x1``, …
+
+    Outputs with names that no other operator can give have a copy behind them.
+    """
+    node = {"op": op, "attrs": {name: str(value) for name, value in attrs.items()}}
+    symbol = single_node_symbol(node, num_inputs)
+    if all(name.startswith("node_output") for name in symbol.list_outputs()):
+        return symbol
+    return mx.sym.Group([mx.sym.identity(output) for output in symbol])
+
+
+def check_numpy(op: str, *arrays: Any, **attrs: Any) -> None:
+    """`check_operator` for one operator by its primary name: the NumPy ones have no other."""
+    inputs = {f"x{i}": np.asarray(array) for i, array in enumerate(arrays)}
+    check_operator(operator(op, len(arrays), **attrs), inputs)
 
 
 def check_refused(

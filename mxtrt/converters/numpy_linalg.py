@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts, refuses
@@ -189,7 +188,5 @@ def tensorsolve(onnx: OnnxModel, a: Value, b: Value, *, a_axes: tuple[int, ...] 
 def _square(onnx: OnnxModel, a: Value, arranged: Operand, rows: Sequence[int]) -> Value:
     """Reshape a tensor to a matrix that has as many columns as rows."""
     count = math.prod(rows)
-    if count == 0:
-        raise UnsupportedOp(f"{a.name!r} is empty")
     made = onnx.op("Reshape", arranged, onnx.ints([count, count]))
     return value_of(onnx, made, (count, count), a.dtype)

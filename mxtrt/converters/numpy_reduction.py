@@ -70,13 +70,17 @@ def accumulated(
     dtype: str | None,
     keepdims: bool,
 ) -> str:
-    """Reduce in the wider of two types and return the one that is asked for."""
+    """Reduce in the type in which MXNet does it and return the type that is asked for."""
     result = dtype or ("int64" if x.dtype == "bool" else x.dtype)
     wide = _wide_type(x.dtype, result)
     operand = as_type(onnx, x, wide)
     if op_type == "ReduceProd" and _is_empty(x, axes):
         op_type = "ReduceSum"
     made = reduce_axes(onnx, op_type, operand, axes, keepdims)
+    if x.dtype == "int8":  # for which 32 bits are enough for MXNet
+        made, wide = onnx.cast(made, "int32"), "int32"
+    elif x.dtype == "uint8":
+        made = onnx.op("Mod", made, onnx.constant(2**32, "int64"))
     if wide == result:
         return made
     if wide in FLOATS and result not in FLOATS:
@@ -85,15 +89,10 @@ def accumulated(
 
 
 def _wide_type(dtype: str, result: str) -> str:
-    """Return the type in which MXNet's numbers of type `dtype` add up to `result`.
-
-    Integers wrap around when they are cut to a narrower type, before or after.
-    """
-    floats = [t for t in (dtype, result) if t in FLOATS]
-    if floats:
-        widest = max(floats, key=lambda t: int(t[5:]))
-        return widest if dtype in FLOATS or widest != "float16" else "float32"
-    return "int64" if {"int64", "bool"} & {dtype, result} else "int32"
+    """Return the type in which numbers of type `dtype` are added up to `result`."""
+    if dtype not in FLOATS:
+        return "int64"  # of int32 ONNX Runtime makes sums that stop at the largest number
+    return max((t for t in (dtype, result) if t in FLOATS), key=lambda t: int(t[5:]))
 
 
 @converts("_npi_mean")
@@ -121,8 +120,12 @@ def mean_of(
         if result == "bool" or _is_empty(x, axes):
             return total
         return onnx.op("Div", total, count_of(onnx, x, total, axes, result))
-    wide = _wide_type(x.dtype, result)
-    made = reduce_axes(onnx, "ReduceMean", as_type(onnx, x, wide), axes, keepdims)
+    wide = max(result, x.dtype if x.dtype in FLOATS else "float32", key=lambda t: int(t[5:]))
+    if x.dtype in FLOATS:
+        made = reduce_axes(onnx, "ReduceMean", as_type(onnx, x, wide), axes, keepdims)
+    else:
+        total = accumulated(onnx, "ReduceSum", x, axes, wide, keepdims)
+        made = onnx.op("Div", total, count_of(onnx, x, total, axes, wide))
     return made if wide == result else onnx.cast(made, result)
 
 

@@ -9,7 +9,6 @@ known, else as a ``broadcast_like`` of the input that it follows.
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import mxnet as mx
 
 from .errors import ShapeNeeded
-from .symbol_json import build_symbol
+from .symbol_json import build_symbol, read_json
 
 if TYPE_CHECKING:
     from .graph import Shape
@@ -54,7 +53,7 @@ def with_sized_begin_states(
     """
     if mx.util.is_np_shape():  # a 0 is a size there
         return symbol
-    parsed = json.loads(symbol.tojson())
+    parsed = read_json(symbol)
     nodes: list[dict[str, Any]] = parsed["nodes"]
     open_axes = {i: axes for i, node in enumerate(nodes) if (axes := _open_axes(node))}
     if not open_axes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from .errors import BadModel, BadOption, BadParams, ShapesDisagree, mxnet_senten
 from .graph import Graph, Node, Shape, Value, format_shape
 from .infer import SAME_SHAPE, NodeInference, implied_input_shape, infer_node
 from .options import Options
-from .symbol_json import Entry, build_symbol
+from .symbol_json import Entry, build_symbol, read_json
 
 if TYPE_CHECKING:
     from .params import Arrays
@@ -126,7 +125,7 @@ class _Reader:
 
     def __init__(self, symbol: mx.sym.Symbol, arrays: Arrays | None, options: Options) -> None:
         internals = symbol.get_internals()
-        parsed = json.loads(internals.tojson())
+        parsed = read_json(internals)
         self.symbol, self.internals, self.options = symbol, internals, options
         self.arrays = dict(arrays or {})
         self.nodes: list[dict[str, Any]] = parsed["nodes"]
@@ -150,7 +149,7 @@ class _Reader:
             )
             for entry, name in self.names.items()
         }
-        heads = json.loads(self.symbol.tojson())["heads"]
+        heads = read_json(self.symbol)["heads"]
         return Graph(
             variables=tuple(values[i, 0] for i in self.variables),
             nodes=tuple(

@@ -43,6 +43,16 @@ def build_symbol(
     )
 
 
+def read_json(symbol: mx.sym.Symbol) -> dict[str, Any]:
+    """Return a symbol's JSON with all of its nodes.
+
+    By default MXNet leaves the casts of mixed precision out, and others from ``get_internals()``
+    than from the symbol itself.
+    """
+    parsed: dict[str, Any] = json.loads(symbol.tojson(remove_amp_cast=False))
+    return parsed
+
+
 def operator_names() -> set[str]:
     """Return the names, aliases included, of all operators that this MXNet has."""
     return set(mx.operator.get_all_registered_operators())

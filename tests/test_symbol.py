@@ -284,3 +284,15 @@ def test_a_square_image_is_not_taken_for_a_constant_one() -> None:
     symbol = mx.sym.image.resize(mx.sym.var("data"), size=4, keep_ratio=True)
     graph = read_symbol(symbol, None, read_options({"data": (None, None, 3)}))
     assert graph.heads[0].shape == (None, None, 3)
+
+
+def test_casts_of_mixed_precision_are_nodes() -> None:
+    """By default MXNet writes no amp_cast, and other ones for inner tensors than for outputs."""
+    a, b = mx.sym.amp_multicast(mx.sym.var("x"), mx.sym.var("y"), num_outputs=2)
+    symbol = mx.sym.Group([mx.sym.exp(a + b, name="sum"), mx.sym.tanh(a, name="first")])
+    graph = read_symbol(symbol, None, read_options())
+    assert [graph.producer[head].name for head in graph.heads] == ["sum", "first"]
+    fed = {"x": np.ones((2, 3), "float32"), "y": np.full((2, 3), 2, "float32")}
+    optimized, _ = mxtrt.optimize(symbol, shapes={"x": (2, 3), "y": (2, 3)})
+    for found, expected in zip(run_mxnet(optimized, fed), run_mxnet(symbol, fed)):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

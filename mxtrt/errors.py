@@ -4,10 +4,12 @@
     ├── UserError                  something the caller can change
     │   ├── MXNetNotInstalled      no distribution of MXNet is installed (an ImportError)
     │   ├── BadModel               a symbol or params file cannot be read (a ValueError)
+    │   ├── BadPlan                a plan's file is damaged, or of another GPU or version
     │   ├── BadParams              parameters are missing, left over, or of a wrong shape or dtype
     │   ├── BadOption              an option or one of its values does not exist (a ValueError)
     │   ├── BadConverter           a converter cannot be registered or called (a ValueError)
     │   ├── NotExportable          operators of a model that ONNX cannot say (a ValueError)
+    │   ├── BadStore               the store of engines cannot be used
     │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
     │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
     │   ├── EngineNotAvailable     the engine that was asked for cannot run here
@@ -41,6 +43,10 @@ class BadModel(UserError, ValueError):
     """A symbol or params file cannot be read."""
 
 
+class BadPlan(UserError, ValueError):
+    """A plan's file is damaged, or was built for another GPU or version."""
+
+
 class BadParams(UserError, ValueError):
     """Parameters are missing, left over, or of a wrong shape or dtype."""
 
@@ -55,6 +61,10 @@ class BadConverter(UserError, ValueError):
 
 class NotExportable(UserError, ValueError):
     """A model has operators that ONNX cannot say: all of them, each with its reason."""
+
+
+class BadStore(UserError):
+    """The store of engines cannot be used."""
 
 
 class ShapeNeeded(UserError, ValueError):

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import BadOption, nearest
 from .onnx_model import ELEMENT_TYPES
+from .store import parse_size
 
 ENGINES = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 """Values of ``engine``: ``"auto"`` takes the fastest that runs here."""
@@ -60,6 +61,10 @@ class Options:
         How many calls may run at once in one TensorRT engine.
     device : int
         The GPU for arrays on the CPU.
+    cache_dir : str or bool
+        The folder of the store; True for the usual one, False for none.
+    cache_size : int, optional
+        Bytes that the store may hold.
     """
 
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=dict)
@@ -79,6 +84,8 @@ class Options:
     cuda_graph: bool | None = None
     contexts: int = 4
     device: int = 0
+    cache_dir: str | bool = True
+    cache_size: int | None = None
 
 
 def read_options(
@@ -108,6 +115,11 @@ def read_options(
         _check_integer("optimization_level", others["optimization_level"], 0, 5)
     if others.get("timing_cache") is not None:
         checked["timing_cache"] = _path("timing_cache", others["timing_cache"])
+    cache_dir = others.get("cache_dir", True)
+    if not isinstance(cache_dir, bool):
+        checked["cache_dir"] = cache_dir is not None and _path("cache_dir", cache_dir)
+    if others.get("cache_size") is not None:
+        checked["cache_size"] = parse_size("cache_size", others["cache_size"])
     for name in ("exclude_ops", "exclude_nodes"):
         checked[name] = _names(name, others.get(name, ()))
     for name in ("strict", "allow_extra_params", "tf32"):

@@ -60,6 +60,8 @@ def optimize(
     cuda_graph: bool | None = None,
     contexts: int = 4,
     device: int = 0,
+    cache_dir: str | os.PathLike[str] | bool | None = True,
+    cache_size: int | str | None = None,
 ) -> tuple[mx.sym.Symbol, Any]:
     """Move every part of a model that an engine can run into engines.
 
@@ -106,6 +108,12 @@ def optimize(
         How many calls may run at once in one TensorRT engine, each with memory of its own.
     device : int
         The GPU that arrays on the CPU are sent to.
+    cache_dir : path or bool, optional
+        The folder in which TensorRT's plans are kept for the next process; by default what
+        ``MXTRT_CACHE_DIR`` says, else the user's folder for caches. None or False keeps nothing.
+    cache_size : int or str, optional
+        Bytes that the folder may hold, or a size such as ``"20 GiB"``; what was used least
+        recently goes first. By default what ``MXTRT_CACHE_SIZE`` says, else 10 GiB.
 
     Returns
     -------
@@ -142,6 +150,8 @@ def optimize(
         cuda_graph=cuda_graph,
         contexts=contexts,
         device=device,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
     )
     accept_missing_labels()
     symbol, given = load_symbol(model), read_params(params)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
+os.environ.setdefault("MXTRT_CACHE_DIR", "off")  # a test that wants a store makes its own
 
 import mxtrt  # noqa: F401  # isort: skip
 import mxnet as mx  # isort: skip

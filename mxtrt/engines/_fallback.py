@@ -6,7 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -44,6 +44,11 @@ class FallbackEngine:
         The weights by name.
     options : Options
         What the caller asked for.
+
+    Attributes
+    ----------
+    origins : list
+        Those of the engine; see `TensorRTEngine`.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class FallbackEngine:
     ) -> None:
         self._engine: Engine | None = engine
         self._first_kind = engine.kind
+        self.origins: list[Any] = getattr(engine, "origins", [])
         self._source = proto, weights, options
         self._spare: Engine | None = None
         self._failures = 0

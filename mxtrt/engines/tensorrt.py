@@ -4,6 +4,7 @@
 ``_nvidia.py``        what the installed TensorRT can do; its logger
 ``_cuda.py``          the GPU, its memory and streams, through pycuda
 ``_network.py``       ONNX to a plan: NVIDIA's parser and builder
+``_stored.py``        a plan from the store, or built and put there
 ``_precision.py``     which operators stay in float32
 ``_profiles.py``      which sizes a plan is built for
 ``_execution.py``     running a plan
@@ -16,7 +17,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -28,12 +29,14 @@ from ._fallback import BuildError, FallbackEngine
 from ._network import build_plan, refusal
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
+from ._stored import stored_plan
 
 if TYPE_CHECKING:
     import mxnet as mx
 
     from .._bridge import Buffer
     from ..options import Options
+    from ..store import Origin
     from . import Engine
 
 log = logging.getLogger("mxtrt")
@@ -142,6 +145,11 @@ class TensorRTEngine:
         The weights by name; kept, because another size or GPU needs another plan.
     options : Options
         What the caller asked for.
+
+    Attributes
+    ----------
+    origins : list of (Profile, Origin)
+        For each plan so far its sizes, and whether it came from the store or was built.
     """
 
     def __init__(
@@ -159,6 +167,7 @@ class TensorRTEngine:
         self._outputs = [info.name for info in proto.graph.output]
         self._plans: dict[int, tuple[tuple[Profile, LoadedPlan], ...]] = {}
         self._building = threading.Lock()
+        self.origins: list[tuple[Profile, Origin]] = []
 
     def build_known(self) -> None:
         """Build the plan now if all sizes are known, on the GPU that the options name.
@@ -220,21 +229,29 @@ class TensorRTEngine:
         return None
 
     def _build(self, device: int, profile: Profile, before: Profile | None) -> LoadedPlan:
-        """Build a plan and put it in the place of an earlier one, which its last call frees."""
+        """Get a plan and put it in the place of an earlier one, which its last call frees."""
         gpu = _cuda.gpu(device)
-        views = {name: numpy_view(array) for name, array in self._weights.items()}
-        with gpu:
-            made = build_plan(self.api, self._proto, views, profile, self.options)
-            del views
-            plan = LoadedPlan(
+        model = (self._proto, {name: numpy_view(array) for name, array in self._weights.items()})
+
+        def build() -> Any:
+            return build_plan(self.api, *model, profile, self.options)
+
+        def load(content: Any) -> LoadedPlan:
+            return LoadedPlan(
                 self.api,
                 gpu,
-                made,
+                content,
                 self._inputs,
                 self._outputs,
                 lanes=self.options.contexts,
                 cuda_graph=self.options.cuda_graph,
             )
+
+        with gpu:
+            plan, origin = stored_plan(
+                build, load, self.api, gpu, *model, profile=profile, options=self.options
+            )
+        self.origins.append((profile, origin))
         kept = [(p, loaded) for p, loaded in self._plans.get(device, ()) if p is not before]
         self._plans[device] = ((profile, plan), *kept)[:MAX_PLANS]
         return plan

@@ -1,0 +1,221 @@
+"""Plans from the store, or built and put there: what a plan depends on.
+
+The timing cache of each kind of GPU lies in the store, too: what one process has timed, the builds
+of the next need not time again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import onnx
+
+from .. import __version__
+from ..store import Origin, Store, open_store
+from ..stored_file import Key
+from . import _cuda
+from ._cuda import Gpu
+from ._network import Weights
+from ._nvidia import Api
+from ._profiles import Profile
+
+if TYPE_CHECKING:
+    from ..options import Options
+
+log = logging.getLogger("mxtrt")
+
+T = TypeVar("T")
+
+# An option that is not here makes another plan.
+IRRELEVANT = frozenset(
+    {
+        "shapes", "dtypes", "min_subgraph_size", "exclude_ops", "exclude_nodes",  # in the ONNX
+        "engine", "device",  # the facts about the GPU and the engine say it
+        "strict", "allow_extra_params", "session_options",  # of mxtrt, MXNet and ONNX Runtime
+        "timing_cache", "cache_dir", "cache_size",  # where things are kept
+        "cuda_graph", "contexts",  # how a plan is run
+    }
+)  # fmt: skip
+
+# whose kernels a plan may call, beside those in TensorRT
+LIBRARIES = ("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn")
+CUDA_SUFFIXES = ("", "-cu11", "-cu12", "-cu13")
+
+
+def stored_plan(
+    build: Callable[[], Any],
+    load: Callable[[Any], T],
+    api: Api,
+    gpu: Gpu | None,
+    proto: onnx.ModelProto,
+    weights: Weights,
+    *,
+    profile: Profile,
+    options: Options,
+    targets: Sequence[str] = (),
+) -> tuple[T, Origin]:
+    """Load a plan from the store, or build it and put it there.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the plan of what follows, by `build_plan`.
+    load : callable
+        Takes the plan.
+    api : Api
+        Which TensorRT.
+    gpu : Gpu, optional
+        The current GPU; None where `targets` say for which ones the plan is built.
+    proto, weights, profile, options, targets
+        What the plan is of; see `build_plan`.
+
+    Returns
+    -------
+    loaded : object
+        What `load` returned.
+    origin : Origin
+        Whether the plan was built, and how long it took to get it.
+
+    Raises
+    ------
+    EngineError
+        TensorRT refuses the model, or the plan that it has just made.
+    """
+    store = open_store(options.cache_dir, options.cache_size)
+    if store is None:
+        start = time.perf_counter()
+        plan = build()
+        origin = Origin(False, time.perf_counter() - start, memoryview(plan).nbytes)
+        return load(plan), origin
+    machine = machine_facts(api, None if targets else gpu)
+    model = model_facts(proto, weights)
+    key = {
+        "kind": "plan",
+        **machine,
+        "name": proto.graph.name,
+        "sizes": str(profile),
+        "profile": profile.inputs,
+        "options": relevant_options(options),
+        "targets": list(targets),
+        **model,
+    }
+    return store.get(
+        key,
+        lambda: _build_with_timings(build, api, store, {"kind": "timing", **machine}, options),
+        load,
+        what=proto.graph.name,
+        # weights that changed while the plan was built would belong to another key
+        is_right=lambda: model_facts(proto, weights) == model,
+    )
+
+
+def _build_with_timings(
+    build: Callable[[], Any], api: Api, store: Store, key: Key, options: Options
+) -> Any:
+    """Build with the timings that the store has, and put there what is new in them."""
+    if not api.has_timing_cache or options.timing_cache is not None:
+        return build()
+    before = api.timing_cache = store.read(key) or api.timing_cache
+    plan = build()
+    if api.timing_cache != before:
+        store.update(key, lambda known: _merged(api, known, before), "the timing cache")
+    return plan
+
+
+def _merged(api: Api, known: bytes, before: bytes) -> bytes:
+    """Return this process's timings with those that another one has stored meanwhile."""
+    if known in (b"", before):
+        return api.timing_cache
+    with api.lock, api.logger.collecting(quiet=True):
+        config = api.builder().create_builder_config()
+        merged = config.create_timing_cache(known)
+        mine = config.create_timing_cache(api.timing_cache)
+        if merged is None or mine is None or not merged.combine(mine, False):
+            return api.timing_cache
+        return bytes(merged.serialize())
+
+
+# -- what a plan depends on ------------------------------------------------------------------------
+
+
+def model_facts(proto: onnx.ModelProto, weights: Weights) -> dict[str, Any]:
+    """Return the checksums of a model and of its weights, which are read where they lie."""
+    names = sorted(weights)
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:  # without the GIL
+        digests = list(pool.map(_weight_digest, (weights[name] for name in names)))
+    together = hashlib.sha256()
+    for name, digest in zip(names, digests):
+        together.update(hashlib.sha256(name.encode()).digest() + digest)
+    model = proto.SerializeToString(deterministic=True)
+    return {"onnx": hashlib.sha256(model).hexdigest(), "weights": together.hexdigest()}
+
+
+def _weight_digest(array: np.ndarray[Any, Any]) -> bytes:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def relevant_options(options: Options) -> dict[str, Any]:
+    """Return the options that make a difference to a plan."""
+    values = {name: getattr(options, name) for name in options.__dataclass_fields__}
+    return {n: _plain(value) for n, value in values.items() if n not in IRRELEVANT}
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as JSON can say it, always in the same way."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(value[key]) for key in value}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return repr(value)
+
+
+def machine_facts(api: Api, gpu: Gpu | None) -> dict[str, Any]:
+    """Return the versions of everything that makes or runs a plan, and the GPU."""
+    facts: dict[str, Any] = {"mxtrt": __version__, "engine": api.name, "version": api.version}
+    if gpu is not None:
+        facts["gpu"] = gpu.name
+        facts["compute_capability"] = ".".join(map(str, gpu.capability))
+        facts["cuda"] = _cuda.driver().get_driver_version()
+        facts["driver"] = _kernel_driver()
+    return {**facts, "libraries": _libraries()}
+
+
+@cache
+def _kernel_driver() -> str:
+    """Return the version of NVIDIA's driver, such as ``"580.65.06"``."""
+    for path in ("/sys/module/nvidia/version", "/proc/driver/nvidia/version"):
+        try:
+            found = re.search(r"\d+\.\d[\d.]*", Path(path).read_text())
+        except OSError:
+            continue
+        if found is not None:
+            return found.group()
+    return ""
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in (f"{library}{suffix}" for library in LIBRARIES for suffix in CUDA_SUFFIXES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -199,7 +199,7 @@ class OnnxModel:
         for node in reversed(self._graph.node):
             if not read.isdisjoint(node.output):
                 nodes.append(node)
-                read.update(_reads(node))
+                read.update(reads(node))
         tensors = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.node[:], self._graph.initializer[:]
         self._graph.node.extend(reversed(nodes))
@@ -309,14 +309,14 @@ def embed_weights(proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray]) 
     return whole
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return what a node reads, its bodies included."""
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Return the names of the tensors that a node reads, its bodies included."""
     read = set(node.input)
     for attribute in node.attribute:
         if attribute.HasField("g"):
             read.update(info.name for info in attribute.g.output)
             for inner in attribute.g.node:
-                read |= _reads(inner)
+                read |= reads(inner)
     return read
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "register_converter",
     "release",
     "report",
+    "runtime",
 ]
 
 _HOMES = {
@@ -46,6 +47,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "runtime":
+        return importlib.import_module(".runtime", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)
@@ -54,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *__all__})

@@ -6,7 +6,6 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mxnet.base import _LIB, check_call
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -29,19 +28,26 @@ def numpy_view(array: mx.nd.NDArray) -> np.ndarray[Any, Any]:
     The view holds the array, so the memory lives as long as the view. MXNet may move the weights
     of a convolution to another place when it runs it: do not keep a view beyond the moment.
     """
-    array.wait_to_read()
-    pointer = ctypes.c_void_p()
-    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
-    dtype = np.dtype(array.dtype)
+    address, dtype = address_of(array), np.dtype(array.dtype)
     nbytes = int(np.prod(array.shape, dtype=np.int64)) * dtype.itemsize
     if not nbytes:
         return np.empty(array.shape, dtype)
-    memory = (ctypes.c_char * nbytes).from_address(pointer.value or 0)
+    memory = (ctypes.c_char * nbytes).from_address(address)
     memory._owner = array  # type: ignore[attr-defined]
     view: np.ndarray[Any, Any] = np.frombuffer(memory, dtype)  # type: ignore[call-overload]
     view = view.reshape(array.shape)
     view.flags.writeable = False
     return view
+
+
+def address_of(array: mx.nd.NDArray) -> int:
+    """Return where the data of an array lies, on the CPU or on its GPU, once it is computed."""
+    from mxnet.base import _LIB, check_call  # plans run without MXNet
+
+    array.wait_to_read()
+    pointer = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return pointer.value or 0
 
 
 def return_freed_memory() -> None:

@@ -49,6 +49,7 @@ def test_public_names() -> None:
         "register_converter",
         "release",
         "report",
+        "runtime",
     ]
     for name in mxtrt.__all__:
         assert getattr(mxtrt, name) is not None

@@ -121,6 +121,42 @@ class LoadedPlan:
         with self.gpu, self._lane() as lane:
             lane.run(inputs, outputs)
 
+    @property
+    def has_one_context(self) -> bool:
+        """Whether only one execution context can exist."""
+        return self._one_context
+
+    def output_shapes(self, shapes: Shapes) -> list[tuple[int, ...]]:
+        """Return the shapes of the outputs for those of the inputs.
+
+        Raises
+        ------
+        EngineError
+            A shape lies outside the plan's sizes, or an output's shape depends on values.
+        """
+        names = [tensor.name for tensor in self.outputs]
+        if self.is_static:
+            return [self._shape(name) for name in names]
+        with self.gpu, self._any_context() as context:
+            set_input_shapes(self, context, shapes)
+            made = [tuple(context.get_tensor_shape(name)) for name in names]
+        for name, shape in zip(names, made):
+            if any(size < 0 for size in shape):
+                raise EngineError(f"the shape of {name!r} depends on values")
+        return made
+
+    @contextmanager
+    def _any_context(self) -> Iterator[Any]:
+        """Yield an execution context of which the shapes may be changed."""
+        if self._one_context:
+            shared = self._on_stream(0)
+            with shared.borrowed() as context:
+                yield context
+            return
+        with self._lane() as lane:
+            lane.forget()
+            yield lane.context
+
     def close(self) -> None:
         """Free the plan and everything that belongs to it; calls in progress must have ended."""
         if self._closed:
@@ -307,6 +343,10 @@ class Lane:
         )
         self._shapes = shapes
 
+    def forget(self) -> None:
+        """Prepare anew at the next call: the context's shapes are going to be changed."""
+        self._shapes = ()
+
     def _drop_graph(self) -> None:
         if self._graph is not None:
             self._graph.close()
@@ -416,6 +456,13 @@ class StreamContext:
             if not self.context.execute_async_v3(stream):
                 raise EngineError(f"{self.plan.api.title} could not enqueue the engine")
             self._capture(addresses)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Any]:
+        """Yield the context, of which the shapes may be changed."""
+        with self._lock:
+            self._shapes = ()
+            yield self.context
 
     def close(self) -> None:
         """Free everything; the GPU must be current."""

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import UserError
-from . import explain, optimize, run
+from ..errors import EngineError, UserError
+from . import build, cache, explain, infer, optimize, run
 
 
 class _Commands(click.Group):
@@ -27,7 +27,7 @@ class _Commands(click.Group):
         os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (UserError, EngineError) as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -50,6 +50,9 @@ def main() -> None:
     """  # noqa: D301
 
 
+main.add_command(cache.cache)
+main.add_command(build.build)
 main.add_command(explain.explain)
+main.add_command(infer.infer)
 main.add_command(optimize.optimize)
 main.add_command(run.run)

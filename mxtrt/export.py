@@ -14,7 +14,7 @@ import mxnet as mx
 import numpy as np
 import onnx
 
-from .errors import BadOption, NotExportable, UnsupportedOp
+from .errors import BadOption, NotExportable, ShapeNeeded, UnsupportedOp
 from .graph import Graph, Node, Value
 from .onnx_file import write_onnx
 from .onnx_model import OnnxModel
@@ -128,6 +128,8 @@ def export_model(
     _name_sizes(proto, stated)
     if run_shape_inference:
         proto = onnx.shape_inference.infer_shapes(proto)
+    else:
+        _infer_ranks(proto)
     try:
         write_onnx(proto, model.weights, target, external=large_model)
     except OSError as error:
@@ -162,6 +164,8 @@ def export_graph(
     ------
     NotExportable
         Operators that ONNX cannot say, each with its reason.
+    ShapeNeeded
+        Nothing is known of an input's shape.
     """
     model = OnnxModel("mxnet", leaves_mxnet=True)
     nodes, read = _needed(graph)
@@ -193,13 +197,25 @@ def _needed(graph: Graph) -> tuple[list[Node], set[Value]]:
 
 
 def _declare(model: OnnxModel, graph: Graph, read: set[Value], keep: set[str]) -> None:
-    """Declare inputs and weights before anything else takes their names."""
+    """Declare inputs and weights before anything else takes their names.
+
+    Raises
+    ------
+    ShapeNeeded
+        Not even the number of an input's axes is known.
+    """
     labels = {f"{node.name}_label" for node in graph.nodes}
     declared: dict[str, str] = {}
     for value in graph.variables:
         if value in read or (value.name in keep and value.name not in labels):
             if value.name in declared:  # MXNet feeds variables of one name the same array
                 model.alias(value, declared[value.name])
+            elif value.shape is None:
+                raise ShapeNeeded(
+                    f"an ONNX file says how many axes an input has, and nothing is known of the "
+                    f"shape of {value.name!r}; pass shapes={{{value.name!r}: (…)}}, with None for "
+                    "each size that may be any"
+                )
             else:
                 declared[value.name] = model.declare(value)
 
@@ -216,6 +232,15 @@ def _output_name(name: str) -> str:
         if name.endswith(ending):
             return name[: -len(ending)] + number
     return re.sub(r"_output(\d*)$", r"\1", name)
+
+
+def _infer_ranks(proto: onnx.ModelProto) -> None:
+    """Let ONNX say the rank of outputs whose size depends on values, which MXNet does not know."""
+    if all(info.type.tensor_type.HasField("shape") for info in proto.graph.output):
+        return
+    inferred = onnx.shape_inference.infer_shapes(proto).graph.output
+    del proto.graph.output[:]
+    proto.graph.output.extend(inferred)
 
 
 def _name_sizes(proto: onnx.ModelProto, stated: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Union
 
@@ -21,6 +21,7 @@ from .errors import BadOption, BadPlan
 PathLike = Union[str, "os.PathLike[str]"]
 
 FORMAT = "mxtrt plan 1"
+TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,25 @@ class PlanInfo:
     portable: bool = False
     nbytes: int = 0
     sha256: str = field(default="", repr=False)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what a person wants to know, line by line."""
+        title = TITLES.get(self.engine, self.engine)
+        where = f"on {self.gpu}" if self.gpu else "without a GPU"
+        runs_on = ", ".join(f"{name[2:-1]}.{name[-1]}" for name in self.capabilities)
+        yield f"{title} {self.version}, {self.precision}, {self.nbytes / 2**20:.1f} MiB"
+        yield f"  built    {where} in {self.seconds:.1f} s, for compute capability {runs_on}"
+        for tensor in self.inputs:
+            shape = format_sizes(tensor["sizes"])
+            yield f"  input    {tensor['name']} {shape} {tensor['dtype']}"
+        for tensor in self.outputs:
+            yield f"  output   {tensor['name']} {tensor['dtype']}"
+
+
+def format_sizes(sizes: Iterable[Sequence[int]]) -> str:
+    """Return sizes as people write them: ``(1..8..32, 3, 224, 224)``."""
+    told = [str(low) if low == high else f"{low}..{best}..{high}" for low, best, high in sizes]
+    return f"({', '.join(told)}{',' if len(told) == 1 else ''})"
 
 
 def write_plan(path: PathLike, plan: Any, info: PlanInfo) -> PlanInfo:

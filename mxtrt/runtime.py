@@ -23,7 +23,7 @@ from .graph import format_shape
 from .memory import Memory, host_memory, read_memory
 from .onnx_reader import read_onnx
 from .options import Options, read_options
-from .plan_file import PathLike, PlanInfo, read_info, read_plan, write_plan
+from .plan_file import PathLike, PlanInfo, format_sizes, read_info, read_plan, write_plan
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -208,12 +208,6 @@ class Input:
     def __str__(self) -> str:
         """Return the three on one line."""
         return f"{self.name} {format_sizes(self.sizes)} {self.dtype}"
-
-
-def format_sizes(sizes: Iterable[Sequence[int]]) -> str:
-    """Return sizes as people write them: ``(1..8..32, 3, 224, 224)``."""
-    told = [str(low) if low == high else f"{low}..{best}..{high}" for low, best, high in sizes]
-    return f"({', '.join(told)}{',' if len(told) == 1 else ''})"
 
 
 class Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -13,6 +12,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
+from .array_files import cast, join
 from .errors import BadModel, BadOption, ShapeNeeded, ShapesDisagree, nearest
 from .graph import Shape, Value, format_shape
 from .operator import report
@@ -66,7 +66,7 @@ class Trial:
         for name in given:
             if name not in inputs:
                 raise BadOption(f"the model has no input {name!r}{nearest(name, inputs)}")
-        return {name: _cast(array, inputs[name]) for name, array in given.items()}
+        return {name: cast(array, name, inputs[name].dtype) for name, array in given.items()}
 
     def with_random(self, feeds: Arrays) -> dict[str, Array]:
         """Return the feeds, and random arrays for the inputs that are not among them.
@@ -133,7 +133,7 @@ class Trial:
             advance()
         names = _unique(self.optimized.list_outputs())
         rows = [len(next(iter(feeds.values()))) for feeds in batches] if len(batches) > 1 else []
-        outputs = [_join(name, arrays, rows) for name, arrays in zip(names, zip(*parts))]
+        outputs = [join(name, arrays, rows) for name, arrays in zip(names, zip(*parts))]
         return dict(zip(names, outputs)), seconds
 
     def _check_sizes(self, feeds: Arrays) -> None:
@@ -248,73 +248,6 @@ def speed_up(before: float, after: float) -> str:
     return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
 
 
-# -- files -------------------------------------------------------------------------------------
-
-
-def read_arrays(files: Iterable[tuple[str, str]]) -> dict[str, Array]:
-    """Read arrays from pairs of a name and an ``.npy`` file, or of ``""`` and an ``.npz`` file.
-
-    Raises
-    ------
-    BadOption
-        A file cannot be read, or a name comes twice.
-    """
-    arrays: dict[str, Array] = {}
-    for name, path in files:
-        for key, array in _load(name, path).items():
-            if key in arrays:
-                raise BadOption(f"{path}: the input {key!r} is given twice")
-            arrays[key] = array
-    return arrays
-
-
-def write_arrays(path: str, arrays: Arrays) -> None:
-    """Write arrays into an ``.npz`` file under names of any kind."""
-    # numpy.savez takes names as keywords and refuses one called "file"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.save(file, array, allow_pickle=False)
-
-
-def split(feeds: Arrays, rows: int) -> list[dict[str, Array]]:
-    """Return the feeds as batches of so many rows; the last one may have fewer.
-
-    Raises
-    ------
-    ShapesDisagree
-        The arrays do not have the same number of rows.
-    """
-    lengths = {name: len(array) if array.ndim else 0 for name, array in feeds.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ShapesDisagree(
-            f"--batch needs inputs with the same number of rows; {told or 'none are given'}"
-        )
-    count = next(iter(lengths.values()))
-    return [
-        {name: array[start : start + rows] for name, array in feeds.items()}
-        for start in range(0, count, rows)
-    ]
-
-
-def _load(name: str, path: str) -> dict[str, Array]:
-    try:
-        loaded = np.load(path)
-        if isinstance(loaded, np.ndarray):
-            return {name: loaded}
-        arrays = dict(loaded)
-    except OSError as error:
-        raise BadOption(f"{path}: {error.strerror or 'not an .npy or .npz file'}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadOption(f"{path}: not an .npy or .npz file, or a damaged one ({error})") from None
-    if not name:
-        return arrays
-    if name not in arrays:
-        raise BadOption(f"{path}: holds no array {name!r}{nearest(name, arrays)}")
-    return {name: arrays[name]}
-
-
 # -- details -----------------------------------------------------------------------------------
 
 
@@ -351,12 +284,6 @@ class _Bound:
             raise ShapesDisagree(_sentence(error)) from None
 
 
-def _cast(array: Array, value: Value) -> Array:
-    if not np.can_cast(array.dtype, value.dtype, casting="same_kind"):
-        raise ShapesDisagree(f"{value.name!r} is {array.dtype}, and the model reads {value.dtype}")
-    return np.ascontiguousarray(array, dtype=value.dtype)
-
-
 def _fits(shape: tuple[int, ...], known: Shape) -> bool:
     if known is None:
         return True
@@ -369,18 +296,6 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], value: Value) -> A
     if np.dtype(value.dtype).kind in "iub":
         return rng.integers(0, 2, shape).astype(value.dtype)
     return rng.standard_normal(shape).astype(value.dtype)
-
-
-def _join(name: str, arrays: Sequence[Array], rows: Sequence[int]) -> Array:
-    if len(arrays) == 1:
-        return arrays[0]
-    for array, count in zip(arrays, rows):
-        if array.shape[:1] != (count,):
-            raise ShapesDisagree(
-                f"the output {name!r} has shape {format_shape(array.shape)} for {count} rows and "
-                "cannot be joined; run without --batch"
-            )
-    return np.concatenate(arrays)
 
 
 def _unique(names: Iterable[str]) -> list[str]:

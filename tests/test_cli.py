@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mxtrt
-from mxtrt import cli, trials
+from mxtrt import array_files, cli, trials
 from mxtrt.cli import arguments
 from mxtrt.options import ENGINES
 
@@ -220,7 +220,7 @@ def test_run_keeps_outputs_of_the_same_name_apart(run: Run, tmp_path: Path) -> N
     symbol = mx.sym.load(NET[0])
     mx.sym.Group([symbol, symbol, mx.sym.var("file")]).save(str(tmp_path / "twice.json"))
     arrays = {"data": np.zeros((2, 8)), "file": np.ones(3)}
-    trials.write_arrays(str(tmp_path / "in.npz"), arrays)
+    array_files.write_arrays(str(tmp_path / "in.npz"), arrays)
     out = tmp_path / "out.npz"
     run(
         *("run", str(tmp_path / "twice.json"), NET[1], "-o", str(out)),

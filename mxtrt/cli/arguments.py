@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 import click
@@ -75,6 +75,100 @@ OUTPUT: dict[str, Any] = {
 }
 
 
+Option = Callable[[Callable[..., None]], Callable[..., None]]
+
+shape_option: Option = click.option(
+    "--shape",
+    metavar="NAME=SIZES",
+    multiple=True,
+    callback=each(name_and_sizes),
+    help="Sizes of an input, as far as they are fixed: data=1,3,224,224, data=?,3,224,224, "
+    "data=1..8..32,3,224,224 (smallest, best, largest) or data=1..32,3,224,224 (best at 32).",
+)
+dtype_option: Option = click.option(
+    "--dtype",
+    metavar="NAME=DTYPE",
+    multiple=True,
+    callback=each(name_and_dtype),
+    help="Type of an input: data=float16.",
+)
+input_option: Option = click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=FILE",
+    multiple=True,
+    callback=each(name_and_file),
+    help="What to feed: data=x.npy, or x.npz with an array for each input. Repeatable.",
+)
+
+
+def _with(options: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:
+    for add in reversed(options):
+        command = add(command)
+    return command
+
+
+# -- what is asked of TensorRT -----------------------------------------------------------------
+
+
+def of_tensorrt(command: Callable[..., None]) -> Callable[..., None]:
+    """Add TensorRT's options; the command gets those that were given, as `mxtrt.optimize` does."""
+
+    @functools.wraps(command)
+    def with_options(no_tf32: bool, **others: Any) -> None:
+        given = {name: others.pop(name) for name in _TENSORRT_NAMES}
+        options = {name: value for name, value in given.items() if value is not None}
+        if no_tf32:
+            options["tf32"] = False
+        command(tensorrt=options, **others)
+
+    return _with(_TENSORRT_OPTIONS, with_options)
+
+
+def _bytes(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """Read ``1073741824``, ``1G``, ``512M`` or ``64K``."""
+    if text is None:
+        return None
+    units = {"K": 10, "M": 20, "G": 30}
+    number, shift = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 0)
+    if not number.isdigit():
+        raise click.BadParameter(f"{text!r} must look like 1073741824, 512M or 1G")
+    return int(number) << shift
+
+
+_TENSORRT_NAMES = ("precision", "workspace", "optimization_level", "timing_cache", "device")
+_TENSORRT_OPTIONS: tuple[Option, ...] = (
+    click.option(
+        "--precision",
+        metavar="NAME",
+        help="What TensorRT computes in: fp32 (the default), fp16 or bf16.",
+    ),
+    click.option("--no-tf32", is_flag=True, help="Do not round the factors of fp32 products."),
+    click.option(
+        "--workspace",
+        metavar="BYTES",
+        callback=_bytes,
+        help="GPU memory that TensorRT may use while it runs a layer: 512M or 1G.",
+    ),
+    click.option(
+        "--optimization-level",
+        metavar="0-5",
+        type=int,
+        help="How long TensorRT's builder may search.",
+    ),
+    click.option(
+        "--timing-cache",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="What earlier builds timed: read and written.",
+    ),
+    click.option("--device", metavar="N", type=int, help="The GPU."),
+)
+
+
+# -- which model, and what is asked of it ------------------------------------------------------
+
+
 def of_a_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the arguments and options that say which model, and what is asked of it."""
 
@@ -104,29 +198,14 @@ def of_a_model(command: Callable[..., None]) -> Callable[..., None]:
         }
         command((symbol, params, options), **others)
 
-    for add in reversed(_MODEL_OPTIONS):
-        with_model = add(with_model)
-    return with_model
+    return _with(_MODEL_OPTIONS, with_model)
 
 
-_MODEL_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
+_MODEL_OPTIONS: tuple[Option, ...] = (
     click.argument("symbol", type=click.Path()),
     click.argument("params", type=click.Path(), required=False),
-    click.option(
-        "--shape",
-        metavar="NAME=SIZES",
-        multiple=True,
-        callback=each(name_and_sizes),
-        help="Sizes of an input, as far as they are fixed: data=1,3,224,224, data=?,3,224,224, "
-        "data=1..8..32,3,224,224 (smallest, best, largest) or data=1..32,3,224,224 (best at 32).",
-    ),
-    click.option(
-        "--dtype",
-        metavar="NAME=DTYPE",
-        multiple=True,
-        callback=each(name_and_dtype),
-        help="Type of an input: data=float16.",
-    ),
+    shape_option,
+    dtype_option,
     click.option(
         "--engine",
         default="auto",
@@ -147,13 +226,4 @@ _MODEL_OPTIONS: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...]
     click.option(
         "--allow-extra-params", is_flag=True, help="Accept parameters that the model never reads."
     ),
-)
-
-input_option = click.option(
-    "--input",
-    "inputs",
-    metavar="NAME=FILE",
-    multiple=True,
-    callback=each(name_and_file),
-    help="What to feed: data=x.npy, or x.npz with an array for each input. Repeatable.",
 )

@@ -21,7 +21,8 @@ def optimize(model: Model, inputs: tuple[tuple[str, str], ...]) -> None:
       mxtrt optimize net-symbol.json net-0000.params --shape data=1,3,224,224
       mxtrt optimize net-symbol.json net-0000.params --input data=images.npy
     """  # noqa: D301
-    from ..trials import Trial, compare, read_arrays
+    from ..array_files import read_arrays
+    from ..trials import Trial, compare
 
     given = read_arrays(inputs)
     with progress("optimising"):

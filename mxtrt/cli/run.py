@@ -29,7 +29,8 @@ def run(
       mxtrt run net-symbol.json net-0000.params --input data=images.npy
       mxtrt run net-symbol.json net-0000.params --input inputs.npz --batch 32 -o scores.npz
     """  # noqa: D301
-    from ..trials import Trial, read_arrays, split, write_arrays
+    from ..array_files import read_arrays, split, write_arrays
+    from ..trials import Trial
 
     given = read_arrays(inputs)
     with progress("optimising"):
@@ -41,12 +42,13 @@ def run(
         outputs, seconds = trial.run(batches, advance)
     for name, array in outputs.items():
         click.echo(f"{name}  {format_shape(array.shape)}  {array.dtype}")
-    click.echo(_times(seconds))
+    click.echo(times(seconds))
     if output is not None:
         write_arrays(output, outputs)
 
 
-def _times(seconds: Sequence[float]) -> str:
+def times(seconds: Sequence[float]) -> str:
+    """Return how long the batches took, in words."""
     if len(seconds) == 1:
         return f"{1000 * seconds[0]:.2f} ms"
     return (

@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import EngineError, EngineNotAvailable
+from ..plan_file import TITLES
 from . import _cuda
 
 log = logging.getLogger("mxtrt.tensorrt")
-
-TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 _INSTALL = {
     "tensorrt": (

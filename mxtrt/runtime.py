@@ -219,6 +219,8 @@ class Plan:
         What it reads.
     outputs : tuple of str
         The names of what it makes.
+    output_types : mapping of str to str
+        NumPy's names of the types of what it makes.
     info : PlanInfo or None
         What the file beside the plan says.
     """
@@ -235,8 +237,8 @@ class Plan:
         )
         self._unread = {t["name"] for t in info.inputs} if info is not None else set()
         self._unread -= {tensor.name for tensor in self.inputs}
-        self._outputs = {tensor.name: tensor.dtype for tensor in plan.outputs if tensor is not None}
-        self.outputs = tuple(self._outputs)
+        self.output_types = {t.name: t.dtype for t in plan.outputs if t is not None}
+        self.outputs = tuple(self.output_types)
 
     def __call__(
         self,
@@ -369,11 +371,13 @@ class Plan:
     ) -> dict[str, Any]:
         """Return an array for each output: those given, and new ones of the kind of `model`."""
         for name in given:
-            if name not in self._outputs:
-                raise BadOption(f"the plan has no output {name!r}{nearest(name, self._outputs)}")
+            if name not in self.output_types:
+                raise BadOption(
+                    f"the plan has no output {name!r}{nearest(name, self.output_types)}"
+                )
         return {
             name: given[name] if name in given else self._empty(shape, dtype, model, memory)
-            for (name, dtype), shape in zip(self._outputs.items(), shapes)
+            for (name, dtype), shape in zip(self.output_types.items(), shapes)
         }
 
     def _empty(self, shape: tuple[int, ...], dtype: str, model: Any, memory: Memory | None) -> Any:
@@ -387,10 +391,10 @@ class Plan:
     def _written(self, name: str, array: Any, shapes: Sequence[tuple[int, ...]]) -> Memory:
         memory = self._checked(read_memory(array, name), name)
         shape = tuple(shapes[self.outputs.index(name)])
-        if memory.shape != shape or memory.type_name != self._outputs[name]:
+        if memory.shape != shape or memory.type_name != self.output_types[name]:
             raise ShapesDisagree(
                 f"outputs: {name!r} is {format_shape(memory.shape)} {memory.type_name}, and the "
-                f"plan makes {format_shape(shape)} {self._outputs[name]}"
+                f"plan makes {format_shape(shape)} {self.output_types[name]}"
             )
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise BadOption(f"outputs: {name!r} is read-only")

@@ -13,7 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import EngineError, UserError
-from . import build, cache, explain, infer, optimize, run
+from . import build, cache, explain, infer, inspect, optimize, run
 
 
 class _Commands(click.Group):
@@ -38,7 +38,7 @@ def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mxtrt", message="%(prog)s %(version)s")
 def main() -> None:
-    """Run MXNet models in ONNX Runtime, inside the same MXNet symbol.
+    """Run MXNet models in TensorRT and ONNX Runtime, inside the same MXNet symbol.
 
     SYMBOL and PARAMS are the two files of an MXNet checkpoint.
 
@@ -50,9 +50,10 @@ def main() -> None:
     """  # noqa: D301
 
 
-main.add_command(cache.cache)
 main.add_command(build.build)
+main.add_command(cache.cache)
 main.add_command(explain.explain)
 main.add_command(infer.infer)
+main.add_command(inspect.inspect)
 main.add_command(optimize.optimize)
 main.add_command(run.run)

@@ -277,6 +277,8 @@ def _configure(
         config.builder_optimization_level = options.optimization_level
     if not api.strongly_typed:
         _lower_precision(api, config, network, options.precision)
+    # names and tactics of the layers, for mxtrt inspect and mxtrt bench --layers
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     sharing = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
     if sharing is not None:
         config.set_preview_feature(sharing, True)

@@ -308,6 +308,12 @@ def refused_ops() -> Mapping[str, str]:
     return dict(sorted(_REFUSED.items()))
 
 
+def exported_ops() -> tuple[str, ...]:
+    """Return the names of the operators that `export_model` alone converts, sorted."""
+    _load_converters()
+    return tuple(sorted(set(_EXPORTED) - set(_REGISTRY)))
+
+
 def registered_ops() -> tuple[str, ...]:
     """Return the names of all operators that have a converter, sorted."""
     _load_converters()

@@ -119,6 +119,11 @@ def test_embedding(dtype: str) -> None:
     check_operator(symbol, {"data": index_array(dtype).reshape(1, -1, 1)}, {"e_weight": (4, 3)})
 
 
+def test_embedding_with_sparse_gradients() -> None:
+    symbol = mx.sym.contrib.SparseEmbedding(DATA, input_dim=4, output_dim=3, name="e")
+    check_operator(symbol, {"data": index_array("int32")}, {"e_weight": (4, 3)})
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_embedding_of_other_weights(dtype: str) -> None:
     symbol = mx.sym.Embedding(DATA, input_dim=4, output_dim=3, dtype=dtype, name="e")

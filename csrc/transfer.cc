@@ -21,12 +21,11 @@
 namespace mxtrt {
 namespace {
 
-constexpr size_t kShared = 256 << 10;   // bytes: less is copied by the calling thread alone
-constexpr size_t kStreamed = 16 << 20;  // bytes: more would only drive other things out of caches
+constexpr size_t kShared = 128 << 10;  // bytes: less is copied by the calling thread alone
 constexpr size_t kMaxChunks = 256;
 constexpr size_t kMinChunk = 64 << 10;
 constexpr size_t kMinSend = 256 << 10;  // each copy to the GPU costs some microseconds
-constexpr int kMaxThreads = 8;
+constexpr int kMaxThreads = 4;          // fill the bus; more of them only wake up later
 
 void CopyBytes(char* to, const char* from, size_t bytes, bool streamed) {
 #ifdef __SSE2__
@@ -50,8 +49,11 @@ void CopyBytes(char* to, const char* from, size_t bytes, bool streamed) {
 // A copy in chunks, which any number of threads take one after another.
 class Job {
  public:
-  Job(void* to, const void* from, size_t bytes)
-      : to_(static_cast<char*>(to)), from_(static_cast<const char*>(from)), bytes_(bytes) {
+  Job(void* to, const void* from, size_t bytes, bool streamed)
+      : to_(static_cast<char*>(to)),
+        from_(static_cast<const char*>(from)),
+        bytes_(bytes),
+        streamed_(streamed) {
     const size_t rounded = (bytes / kMaxChunks + kMinChunk) / kMinChunk * kMinChunk;
     chunk_ = std::max(kMinChunk, rounded);
     count_ = (bytes + chunk_ - 1) / chunk_;
@@ -63,7 +65,7 @@ class Job {
     const size_t index = next_.fetch_add(1, std::memory_order_relaxed);
     if (index >= count_) return false;
     const size_t begin = index * chunk_;
-    CopyBytes(to_ + begin, from_ + begin, std::min(chunk_, bytes_ - begin), bytes_ >= kStreamed);
+    CopyBytes(to_ + begin, from_ + begin, std::min(chunk_, bytes_ - begin), streamed_);
     done_[index].store(true, std::memory_order_release);
     return true;
   }
@@ -82,6 +84,7 @@ class Job {
   char* to_;
   const char* from_;
   size_t bytes_, chunk_, count_;
+  bool streamed_;
   size_t ready_ = 0;
   std::atomic<size_t> next_{0};
   std::atomic<bool> done_[kMaxChunks + 1];
@@ -152,13 +155,14 @@ class Pool {
 };
 
 // Copies; `send(begin, end)` is called for what is copied, in order, and says 0 if that worked.
+// Streamed copies stay out of the caches: for what a GPU reads and this processor does not.
 template <typename Send>
-int Copy(void* to, const void* from, size_t bytes, Send send) {
+int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
   if (bytes < kShared || CopyThreads() == 1) {
     if (bytes) std::memcpy(to, from, bytes);
     return send(0, bytes);
   }
-  Job job(to, from, bytes);
+  Job job(to, from, bytes, streamed);
   Pool& pool = Pool::Instance();
   pool.Add(&job);
   size_t sent = 0;
@@ -197,7 +201,7 @@ int Upload(const Driver& driver, const Piece* pieces, int count, void* stream) {
       return driver.copy_to_device(piece.device + begin, pinned + begin, end - begin, stream);
     };
     const int status = piece.array == nullptr ? send(0, piece.bytes)
-                                              : Copy(pinned, piece.array, piece.bytes, send);
+                                              : Copy(pinned, piece.array, piece.bytes, true, send);
     if (status) return status;
   }
   return 0;
@@ -214,7 +218,7 @@ int Download(const Driver& driver, const Piece* pieces, int count, void* stream)
   for (int i = 0; i < count; ++i) {
     const Piece& piece = pieces[i];
     if (piece.array != nullptr) {
-      Copy(piece.array, piece.pinned, piece.bytes, [](size_t, size_t) { return 0; });
+      Copy(piece.array, piece.pinned, piece.bytes, false, [](size_t, size_t) { return 0; });
     }
   }
   return 0;

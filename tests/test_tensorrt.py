@@ -741,6 +741,12 @@ def test_before_8_6_a_dynamic_plan_has_one_context():
     for stream in (11, 22):
         one.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], stream)
     assert len(one._on_streams) == 1
+    np.testing.assert_array_equal(call(one, x), 2 * x + 1)  # its context takes the place
+    assert not one._on_streams
+    one.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
+    np.testing.assert_array_equal(y, 2 * x + 1)
+    assert not one._idle
+    assert one._lanes == 0
 
 
 def test_a_failed_call_leaves_the_engine_usable():

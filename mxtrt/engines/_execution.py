@@ -167,9 +167,7 @@ class LoadedPlan:
                 for lane in self._idle:
                     lane.close()
                 self._idle.clear()
-                for context in self._on_streams.values():
-                    context.close()
-                self._on_streams.clear()
+                self._close_stream_contexts()
                 self.engine = None
         except self.gpu.errors as error:  # after a fault on the GPU nothing can be freed
             log.debug("an engine could not be freed: %s", error)
@@ -185,7 +183,11 @@ class LoadedPlan:
         if context is None:
             raise failed(f"{self.api.title} cannot make an execution context", messages)
         if not self.is_static and context.active_optimization_profile < 0:
-            context.set_optimization_profile_async(0, stream)  # only a first one has it already
+            # only a first context has it already
+            with self.api.logger.collecting() as messages:
+                is_set = context.set_optimization_profile_async(0, stream)
+            if not is_set:
+                raise failed(f"{self.api.title} does not let another context run", messages)
         return context
 
     def graph_if_faster(
@@ -231,8 +233,18 @@ class LoadedPlan:
             context = self._on_streams.get(key)
             if context is None:
                 with self.gpu:
+                    if self._one_context:
+                        self._close_lanes()
                     context = self._on_streams[key] = StreamContext(self, stream)
             return context
+
+    def _close_lanes(self) -> None:
+        """Wait until no array on the CPU is in use, and free the contexts for these."""
+        while self._lanes > len(self._idle):
+            self._changed.wait()
+        while self._idle:
+            self._idle.pop().close()
+            self._lanes -= 1
 
     def _tensor(self, name: str) -> Tensor:
         kind = self.engine.get_tensor_dtype(name).name
@@ -258,6 +270,14 @@ class LoadedPlan:
             self._idle.append(lane)
             self._changed.notify()
 
+    def _close_stream_contexts(self) -> None:
+        """Free the contexts for arrays on the GPU; the GPU must be current."""
+        if self._on_streams:
+            self.gpu.synchronize()
+        for context in self._on_streams.values():
+            context.close()
+        self._on_streams.clear()
+
     def _take(self) -> Lane:
         """Return a lane that is idle, or a new one, or wait for one."""
         with self._changed:
@@ -267,6 +287,8 @@ class LoadedPlan:
                 if self._idle:
                     return self._idle.pop()
                 if self._lanes < self.max_lanes:
+                    if self._one_context:
+                        self._close_stream_contexts()
                     try:
                         lane = Lane(self)
                     except EngineError:

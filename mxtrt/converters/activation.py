@@ -8,7 +8,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
-from . import known_rank, known_size
+from . import doubles, known_rank, known_size
 from .elementwise import as_float, from_float
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softrelu": "Softplus"}
@@ -23,7 +23,7 @@ def activation(onnx: OnnxModel, x: Value, *, act_type: str) -> str:
         raise UnsupportedOp(
             f"act_type={act_type!r} is none of {', '.join(ACTIVATIONS)} and softsign"
         )
-    return onnx.op(ACTIVATIONS[act_type], x)
+    return doubles.function(onnx, ACTIVATIONS[act_type], x, x.dtype)
 
 
 @converts("softsign")
@@ -40,6 +40,8 @@ def softsign(onnx: OnnxModel, x: Value) -> str:
 @converts("hard_sigmoid")
 def hard_sigmoid(onnx: OnnxModel, x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> str:
     """``hard_sigmoid`` -> ``HardSigmoid``."""
+    if x.dtype == "float64":
+        return doubles.hard_sigmoid(onnx, x, alpha, beta)
     return onnx.op("HardSigmoid", x, alpha=alpha, beta=beta)
 
 
@@ -61,9 +63,10 @@ def leaky_relu(
         leaky = onnx.op("LeakyRelu", x, alpha=(lower_bound + upper_bound) / 2)
         return leaky, leaky  # MXNet leaves the second output, the slopes, unwritten in inference
     if act_type == "elu":
-        return onnx.op("Elu", x, alpha=slope)
+        double = x.dtype == "float64"
+        return doubles.elu(onnx, x, slope) if double else onnx.op("Elu", x, alpha=slope)
     if act_type == "selu":
-        return onnx.op("Selu", x)
+        return doubles.function(onnx, "Selu", x, x.dtype)
     if act_type == "gelu":
         return _gelu(onnx, x)
     if act_type != "prelu":

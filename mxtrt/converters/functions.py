@@ -15,6 +15,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from . import doubles
 from .elementwise import FLOATS, as_float, cut_off, from_float, single
 
 FUNCTIONS = {
@@ -27,8 +28,8 @@ FUNCTIONS = {
 
 
 def _function(op_type: str, onnx: OnnxModel, x: Value) -> str:
-    operand, _ = as_float(onnx, x, "float64")
-    return from_float(onnx, onnx.op(op_type, operand), x.dtype)
+    operand, dtype = as_float(onnx, x, "float64")
+    return from_float(onnx, doubles.function(onnx, op_type, operand, dtype), x.dtype)
 
 
 for _name, _op_type in FUNCTIONS.items():

@@ -157,6 +157,8 @@ def adaptive_average_pool(onnx: OnnxModel, x: Value, *, output_size: tuple[int, 
     """``_contrib_AdaptiveAvgPooling2D`` -> ``AveragePool``; two ``MatMul`` for uneven windows."""
     wanted = (output_size or (1,)) * (1 if len(output_size) == 2 else 2)
     if set(wanted) == {1}:
+        if x.dtype == "float64":  # for which ONNX Runtime has no GlobalAveragePool
+            return onnx.op("ReduceMean", x, axes=[2, 3], keepdims=1)
         return onnx.op("GlobalAveragePool", x)
     sizes = [x.shape[axis] if x.shape is not None else None for axis in (2, 3)]
     if all(size is not None and size % n == 0 for size, n in zip(sizes, wanted)):

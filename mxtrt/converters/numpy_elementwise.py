@@ -15,7 +15,7 @@ import numpy as np
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import shape_vector
+from . import doubles, shape_vector
 from .creation import as_dtype, filled
 from .elementwise import (
     FLOATS,
@@ -112,7 +112,8 @@ def arctan2(onnx: OnnxModel, y: Operand, x: Operand, dtype: str) -> str:
     long, short = onnx.op("Max", height, width), onnx.op("Min", height, width)
     equal = onnx.op("Where", onnx.op("Equal", long, zero), zero, one)  # 0 / 0 and inf / inf
     is_equal = onnx.op("Equal", long, short)
-    angle = onnx.op("Atan", onnx.op("Where", is_equal, equal, onnx.op("Div", short, long)))
+    ratio = onnx.op("Where", is_equal, equal, onnx.op("Div", short, long))
+    angle = doubles.function(onnx, "Atan", ratio, dtype)
     steep = onnx.op("Sub", onnx.constant(pi / 2, dtype), angle)
     angle = onnx.op("Where", onnx.op("Greater", height, width), steep, angle)
     behind = onnx.op("Sub", onnx.constant(pi, dtype), angle)

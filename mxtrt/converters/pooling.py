@@ -21,6 +21,7 @@ from ..registry import converts
 from . import known_rank
 from .convolution import channels_first, channels_last_again, spatial_sizes
 
+GLOBAL_POOLS = {"max": "GlobalMaxPool", "avg": "GlobalAveragePool"}
 POOL_TYPES = {"max", "avg", "sum", "lp"}
 
 
@@ -203,12 +204,13 @@ def _pad(
 
 
 def _global_pool(onnx: OnnxModel, data: Operand, x: Value, pool_type: str, kernel_axes: int) -> str:
-    if pool_type == "max":
-        return onnx.op("GlobalMaxPool", data)
-    if pool_type == "avg":
-        return onnx.op("GlobalAveragePool", data)
-    rank = kernel_axes + 2 if kernel_axes else known_rank(x)
-    return onnx.op("ReduceSum", data, onnx.ints(range(2, rank)), keepdims=1)
+    if x.dtype != "float64" and pool_type in GLOBAL_POOLS:
+        return onnx.op(GLOBAL_POOLS[pool_type], data)
+    axes = range(2, kernel_axes + 2 if kernel_axes else known_rank(x))
+    if pool_type in GLOBAL_POOLS:  # ONNX Runtime has no kernel of those for float64
+        reduce = "ReduceMax" if pool_type == "max" else "ReduceMean"
+        return onnx.op(reduce, data, axes=list(axes), keepdims=1)
+    return onnx.op("ReduceSum", data, onnx.ints(axes), keepdims=1)
 
 
 def _power(onnx: OnnxModel, data: Operand, p_value: int | None) -> Operand:

@@ -37,15 +37,26 @@ def test_activation_of_halves(act_type: str) -> None:
     check_operator(mx.sym.Activation(X, act_type=act_type), {"x": x})
 
 
-@pytest.mark.parametrize("act_type", ["relu", "sigmoid", "tanh", "softsign"])
+@pytest.mark.parametrize("act_type", KINDS)
 def test_activation_of_doubles(act_type: str) -> None:
     x = random_array((3, 50), "float64")
     check_operator(mx.sym.Activation(X, act_type=act_type), {"x": x})
 
 
+@pytest.mark.parametrize("act_type", ["leaky", "elu", "selu"])
+def test_leaky_relu_of_doubles(act_type: str) -> None:
+    x = 3 * random_array((3, 50), "float64")
+    check_operator(mx.sym.LeakyReLU(X, act_type=act_type, slope=0.3), {"x": x})
+
+
+def test_hard_sigmoid_of_doubles() -> None:
+    x = 3 * random_array((3, 50), "float64")
+    check_operator(mx.sym.hard_sigmoid(X, alpha=0.3, beta=0.1), {"x": x})
+
+
 def test_no_kernel_for_doubles() -> None:
     x = random_array((3, 50), "float64")
-    check_refused(mx.sym.Activation(X, act_type="softrelu"), {"x": x}, "ONNX Runtime")
+    check_refused(mx.sym.LeakyReLU(X, act_type="gelu"), {"x": x}, "ONNX Runtime")
 
 
 def test_activation_far_out() -> None:

@@ -58,9 +58,9 @@ def leaky_relu(
 ) -> str | tuple[str, str]:
     """``LeakyReLU`` -> ``LeakyRelu``, ``PRelu``, ``Elu``, ``Selu``, or the formula of GELU."""
     if act_type == "leaky":
-        return onnx.op("LeakyRelu", x, alpha=slope)
+        return _leaky(onnx, x, slope)
     if act_type == "rrelu":  # random while training, their mean in inference
-        leaky = onnx.op("LeakyRelu", x, alpha=(lower_bound + upper_bound) / 2)
+        leaky = _leaky(onnx, x, (lower_bound + upper_bound) / 2)
         return leaky, leaky  # MXNet leaves the second output, the slopes, unwritten in inference
     if act_type == "elu":
         double = x.dtype == "float64"
@@ -74,6 +74,12 @@ def leaky_relu(
     if gamma is None:
         raise UnsupportedOp("act_type='prelu' without its slope gamma")
     return _prelu(onnx, x, gamma)
+
+
+def _leaky(onnx: OnnxModel, x: Value, slope: float) -> str:
+    if x.dtype == "float64":
+        return doubles.leaky_relu(onnx, x, slope)
+    return onnx.op("LeakyRelu", x, alpha=slope)
 
 
 def _gelu(onnx: OnnxModel, x: Value) -> str:

@@ -36,6 +36,15 @@ def elu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
     return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
 
 
+def leaky_relu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
+    """Return ``x``, or ``alpha x`` where that is negative; `alpha` is a float32.
+
+    ONNX Runtime's ``LeakyRelu`` takes float64, and computes in float32.
+    """
+    scaled = onnx.op("Mul", x, _number(onnx, float(np.float32(alpha))))
+    return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
+
+
 def selu(onnx: OnnxModel, x: Operand) -> str:
     """Return the ``Selu`` of `x`."""
     return onnx.op("Mul", elu(onnx, x, SELU_ALPHA), _number(onnx, SELU_LAMBDA))

@@ -51,7 +51,13 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(".runtime", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    try:
+        home = importlib.import_module(_HOMES[name], __name__)
+    except ModuleNotFoundError as error:
+        if error.name == "mxnet":
+            raise compat.not_installed() from None
+        raise
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

@@ -26,6 +26,8 @@ def prepare() -> None:
     MXNetNotInstalled
         No MXNet distribution is installed.
     """
+    if "mxnet" not in sys.modules and not _is_installed("mxnet"):
+        raise not_installed()
     prepare_later()
     import mxnet  # noqa: F401
 
@@ -34,19 +36,17 @@ def prepare_later() -> None:
     """Restore what MXNet 1.9.1 needs at the moment when it is imported, by whomever.
 
     Its import takes seconds and loads scikit-learn and ONNX where they are installed; what needs
-    no MXNet, such as ``mxtrt --help``, need not wait for it.
-
-    Raises
-    ------
-    MXNetNotInstalled
-        No MXNet distribution is installed.
+    no MXNet, such as ``mxtrt --help`` and plans, need not wait for it.
     """
-    if "mxnet" in sys.modules:
-        return
-    if not _is_installed("mxnet"):
-        raise MXNetNotInstalled(_how_to_install(sys.version_info[:2]))
-    if not any(isinstance(finder, _MXNetFinder) for finder in sys.meta_path):
+    if "mxnet" not in sys.modules and not any(
+        isinstance(finder, _MXNetFinder) for finder in sys.meta_path
+    ):
         sys.meta_path.insert(0, _MXNetFinder())
+
+
+def not_installed() -> MXNetNotInstalled:
+    """Return the error that says how to install MXNet."""
+    return MXNetNotInstalled(_how_to_install(sys.version_info[:2]))
 
 
 class _MXNetFinder(MetaPathFinder):

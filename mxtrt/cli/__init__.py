@@ -6,14 +6,16 @@ Nothing heavy is imported here: ``mxtrt --help`` needs neither MXNet nor rich.
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 import warnings
 from typing import Any
 
 import click
 
-from .. import __version__
+from .. import __version__, compat
 from ..errors import EngineError, UserError
-from . import build, cache, explain, infer, inspect, optimize, run
+from . import build, cache, doctor, explain, infer, inspect, optimize, run
 
 
 class _Commands(click.Group):
@@ -29,6 +31,24 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (UserError, EngineError) as error:
             raise click.ClickException(str(error)) from None
+        except Exception as error:
+            if not _from_importing_mxnet(error):
+                raise
+            if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
+                raise click.ClickException(str(compat.not_installed())) from None
+            raise click.ClickException(
+                f"MXNet is installed and cannot be imported: {type(error).__name__}: {error} "
+                "(mxtrt doctor says more)"
+            ) from None
+
+
+def _from_importing_mxnet(error: BaseException) -> bool:
+    """Say whether an error was raised by ``import mxnet``, and not later by MXNet at work."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
+        return True
+    frames = [frame.f_globals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [str(globals_.get("__name__", "")) for globals_ in frames]
+    return "mxnet" in names and "mxnet" not in sys.modules
 
 
 def _tell_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -52,6 +72,7 @@ def main() -> None:
 
 main.add_command(build.build)
 main.add_command(cache.cache)
+main.add_command(doctor.doctor)
 main.add_command(explain.explain)
 main.add_command(infer.infer)
 main.add_command(inspect.inspect)

@@ -100,8 +100,10 @@ def _available(options: Options, targets: Sequence[str]) -> tuple[Api, _cuda.Gpu
         api = _nvidia.api("tensorrt_rtx")
         TensorRTBuilder(api, options)  # checks the options
         return api, None
+    if options.engine != "auto":
+        return available_builder(options.engine, options).api, _cuda.gpu(options.device)
     reasons = []
-    for kind in KINDS if options.engine == "auto" else (options.engine,):
+    for kind in KINDS:
         try:
             return available_builder(kind, options).api, _cuda.gpu(options.device)
         except EngineNotAvailable as reason:

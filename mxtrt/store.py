@@ -41,6 +41,7 @@ FOLDER_VARIABLE, SIZE_VARIABLE = "MXTRT_CACHE_DIR", "MXTRT_CACHE_SIZE"
 OFF = "off"  # a value of MXTRT_CACHE_DIR
 DEFAULT_LIMIT = 10 << 30  # bytes
 PATIENCE = 1.0  # seconds of waiting for another process before that is told
+TICK = 1_000_000  # nanoseconds between two uses, so that file systems tell them apart
 LONGEST_WAIT = 3600.0  # seconds; then this process builds, too
 
 _ANY = re.compile(".*")
@@ -219,7 +220,7 @@ class Store:
         """
         self._require_own()
         made = []
-        for path, status in self._files(_ENTRY):
+        for path, status in sorted(self._files(_ENTRY), key=_last_use, reverse=True):
             size, used = status.st_size, status.st_mtime
             try:
                 found = read_file(path, whole=verify)
@@ -229,7 +230,7 @@ class Store:
                 made.append(Entry(path, size, used, problem=str(error)))
             else:
                 made.append(Entry(path, size, used, found.key, found.seconds))
-        return sorted(made, key=lambda entry: -entry.used)
+        return made
 
     def size(self) -> int:
         """Return the bytes of all files."""
@@ -339,7 +340,7 @@ class Store:
 
     def _evict_oldest(self, keep: str) -> None:
         excess = self.size() - self.limit
-        for path, status in sorted(self._files(_ENTRY), key=lambda file: file[1].st_mtime_ns):
+        for path, status in sorted(self._files(_ENTRY), key=_last_use):
             if excess <= 0:
                 return
             if path.name != keep:
@@ -351,7 +352,7 @@ class Store:
     def _touch(self, name: str) -> None:
         """Make an entry the most recently used, whatever the clock says."""
         newest = max((status.st_mtime_ns for _, status in self._files(_ENTRY)), default=0)
-        stamp = max(time.time_ns(), newest + 1)
+        stamp = max(time.time_ns(), newest + TICK)
         with suppress(OSError):  # a store that can be read only
             os.utime(self.folder / name, ns=(stamp, stamp))
 
@@ -445,6 +446,10 @@ class Store:
             warnings.warn(
                 f"the store {self.root}: {message}; {change}", RuntimeWarning, stacklevel=2
             )
+
+
+def _last_use(file: tuple[Path, os.stat_result]) -> int:
+    return file[1].st_mtime_ns
 
 
 # -- where it is -----------------------------------------------------------------------------------

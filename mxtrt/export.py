@@ -62,8 +62,8 @@ def export_model(
     shapes : mapping of str to tuple, or sequence of tuple, optional
         Shapes of the inputs, by name or in the order of ``sym.list_inputs()``, without labels
         such as ``softmax_label``. A size is a number, or None, -1 or a name such as ``"batch"``
-        for one that may be any; 0 means the same outside of ``np_shape``. What is not given, and
-        not implied by the parameters, may be any size.
+        for one that may be any; 0 means the same outside of ``np_shape``. What is not given is
+        inferred from the rest and the parameters, else it may be any size.
     dtypes : dtype, mapping of str to dtype, or sequence of dtype, optional
         Element types of the inputs, one for all or as `shapes`; by default what the parameters
         imply, else float32.
@@ -310,14 +310,19 @@ def _dtypes(given: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _by_name(option: str, given: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    if len(given) < len(names):
-        raise BadOption(
-            f"{option}: {len(given)} for the {len(names)} inputs {', '.join(names)}; give one for "
-            "each, or a dict"
-        )
-    if len(given) > len(names):  # MXNet's exporter says nothing, and callers count labels
-        more = f"the last {len(given) - len(names)} of {len(given)} have no input and are ignored"
-        warnings.warn(f"{option}: {more}; the inputs are {', '.join(names)}", stacklevel=4)
+    """Return what is given in the order of the inputs, or of a Gluon block's arguments.
+
+    Gluon numbers the arguments of a block, and those that it does not read are no inputs of the
+    symbol that it exports.
+    """
+    if len(given) > len(names):
+        numbers = [re.fullmatch(r"data(\d+)", name) for name in names]
+        by_number = {int(n[1]): n[0] for n in numbers if n}
+        if 0 < len(by_number) == len(names) and max(by_number) < len(given):
+            return {name: given[number] for number, name in by_number.items()}
+        count = len(given) - len(names)
+        inputs = f"the inputs are {', '.join(names)}" if names else "the model has no inputs"
+        warnings.warn(f"{option}: the last {count} ignored; {inputs}", stacklevel=4)
     return dict(zip(names, given))
 
 

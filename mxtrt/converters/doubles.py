@@ -37,12 +37,10 @@ def elu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
 
 
 def leaky_relu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
-    """Return ``x``, or ``alpha x`` where that is negative; `alpha` is a float32.
-
-    ONNX Runtime's ``LeakyRelu`` takes float64, and computes in float32.
-    """
-    scaled = onnx.op("Mul", x, _number(onnx, float(np.float32(alpha))))
-    return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
+    """Return ``x``, or ``alpha x`` where that is negative, multiplied in float32 as MXNet does."""
+    scaled = onnx.op("Mul", onnx.cast(x, "float32"), onnx.constant(alpha, "float32"))
+    positive = onnx.op("Greater", x, _number(onnx, 0))
+    return onnx.op("Where", positive, x, onnx.cast(scaled, "float64"))
 
 
 def selu(onnx: OnnxModel, x: Operand) -> str:

@@ -9,16 +9,15 @@ has its bodies there. It either returns the names of the ONNX tensors it made or
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import pkgutil
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from .attributes import READERS, Attribute, annotation_text
 from .errors import BadConverter, UnsupportedOp, nearest
 
 if TYPE_CHECKING:
@@ -34,83 +33,6 @@ WITHOUT_EFFECT = frozenset(
      "cudnn_algo_bwd_prec", "cudnn_tensor_core", "num_args", "sparse_grad", "ctx"}
 )  # fmt: skip
 """Attributes that change how MXNet computes, or what a count already says, but no result."""
-
-
-def _read_bool(text: str) -> bool:
-    lowered = text.lower()
-    if lowered not in {"true", "false", "1", "0"}:
-        raise ValueError(text)
-    return lowered in {"true", "1"}
-
-
-def _read_int(text: str) -> int:
-    # MXNet writes some integers as 1L (old Python 2 models) and some as True/False
-    return int(ast.literal_eval(text.rstrip("L")))
-
-
-def _read_float(text: str) -> float:
-    return float(text)
-
-
-def _read_ints(text: str) -> tuple[int, ...]:
-    value = ast.literal_eval(text.replace("L", ""))
-    return tuple(int(v) for v in value) if isinstance(value, (tuple, list)) else (int(value),)
-
-
-def _read_optional_ints(text: str) -> tuple[int | None, ...]:
-    value = ast.literal_eval(text.replace("L", ""))
-    items = value if isinstance(value, (tuple, list)) else (value,)
-    return tuple(None if v is None else int(v) for v in items)
-
-
-def _read_floats(text: str) -> tuple[float, ...]:
-    value = ast.literal_eval(text)
-    return tuple(float(v) for v in value) if isinstance(value, (tuple, list)) else (float(value),)
-
-
-def _read_pairs(text: str) -> tuple[tuple[int, ...], ...]:
-    value = ast.literal_eval(text.replace("L", ""))
-    rows = value if all(isinstance(row, (tuple, list)) for row in value) else (value,)
-    return tuple(tuple(int(v) for v in row) for row in rows)
-
-
-_READERS: Mapping[str, Callable[[str], Any]] = {
-    "bool": _read_bool,
-    "int": _read_int,
-    "float": _read_float,
-    "str": str,
-    "tuple[int, ...]": _read_ints,
-    "tuple[int | None, ...]": _read_optional_ints,
-    "tuple[float, ...]": _read_floats,
-    "tuple[tuple[int, ...], ...]": _read_pairs,
-}
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One keyword-only parameter of a converter.
-
-    Attributes
-    ----------
-    name : str
-        MXNet's name of the attribute.
-    annotation : str
-        The type as written in the signature, one of the types that `registry` can read, with
-        or without ``| None``.
-    default : object
-        MXNet's own default; `inspect.Parameter.empty` when MXNet requires the attribute.
-    """
-
-    name: str
-    annotation: str
-    default: Any
-
-    def read(self, text: str) -> Any:
-        """Return the attribute's value from its text in the symbol's JSON."""
-        base = self.annotation.removesuffix(" | None")
-        if text == "None" and base != self.annotation:
-            return None
-        return _READERS[base](text)
 
 
 @dataclass(frozen=True)
@@ -352,7 +274,9 @@ def convert_node(onnx: OnnxModel, node: Node) -> None:
     attrs = read_attributes(node, found)
     count = len(node.inputs)
     if count < found.min_inputs or (found.max_inputs is not None and count > found.max_inputs):
-        raise UnsupportedOp(f"{count} inputs; the converter of {node.op} does not know this form")
+        raise UnsupportedOp(
+            f"{count} inputs; the converter of {registered_name(node)} does not know this form"
+        )
     with onnx.converting(node):
         made = found.convert(onnx, *node.inputs, **attrs)
         names = (made,) if isinstance(made, str) else made
@@ -387,7 +311,7 @@ def read_attributes(node: Node, found: Registration) -> dict[str, Any]:
             try:
                 typed[name] = attribute.read(text)
             except (ValueError, SyntaxError, TypeError):
-                raise UnsupportedOp(f"{name}={text!r} is not a {attribute.annotation}") from None
+                raise UnsupportedOp(f"{name}={text!r} is no {attribute.annotation}") from None
         elif name not in found.without_effect:
             raise UnsupportedOp(
                 f"the converter of {registered_name(node)} does not know the attribute "
@@ -420,7 +344,8 @@ def _describe(function: Converter, ignores: Iterable[str]) -> Registration:
             variadic = True
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
             raise BadConverter(
-                f"{_title(function)} takes {parameter}; an attribute has to be named, with its type"
+                f"{_title(function)} takes **{parameter.name}; an attribute has to be named, with "
+                "its type"
             )
         else:
             positional.append(parameter)
@@ -457,23 +382,14 @@ def _signature(function: Converter) -> inspect.Signature:
 
 
 def _attribute(function: Converter, parameter: inspect.Parameter) -> Attribute:
-    annotation = _annotation(parameter.annotation)
-    if annotation.removesuffix(" | None") not in _READERS and annotation != "Node":
+    annotation = annotation_text(parameter.annotation)
+    if annotation.removesuffix(" | None") not in READERS and annotation != "Node":
         has = "no type" if parameter.annotation is inspect.Parameter.empty else repr(annotation)
         raise BadConverter(
             f"{_title(function)}: the attribute {parameter.name} has {has}; the types that can be "
-            f"read are {', '.join(_READERS)}, each also with ' | None'"
+            f"read are {', '.join(READERS)}, each also with ' | None'"
         )
     return Attribute(parameter.name, annotation, parameter.default)
-
-
-def _annotation(annotation: Any) -> str:
-    """Return a type as `_READERS` has it, from any way to write it."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation.__name__
-    # `from __future__ import annotations` keeps annotations as text on every Python
-    text = str(annotation).replace("typing.", "").replace("Tuple[", "tuple[")
-    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
 
 
 def _title(function: Any) -> str:

@@ -7,6 +7,7 @@ the unknown sizes: a size that comes out the same every time is a constant, any 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -22,6 +23,9 @@ Probe = tuple[int, int]
 
 PROBES: tuple[Probe, ...] = ((480, 0), (960, 0))
 """Divisible by 2 to the 5th, 3 and 5; 2048 * 960 * 960 fits 31 bits."""
+
+LARGE_PROBES: tuple[Probe, ...] = ((7680, 0), (15360, 0))
+"""Asked where MXNet refuses the others: ``slice_axis`` may cut at 1000."""
 
 MORE_PROBES: tuple[Probe, ...] = ((1, 0), (96, 96), (960, -192))
 """Asked too, where MXNet takes them: ``slice`` cuts the ends that lie behind a small size, and
@@ -76,10 +80,14 @@ class NodeInference:
     ) -> NodeShapes | None:
         if all(shape is not None and None not in shape for shape in inputs):
             return infer_node(node, inputs)
+        if node["op"] == "slice_like":  # whose data may be smaller than the probes
+            return list(inputs), [_cut_shape(node.get("attrs", {}), *inputs)]
         assumed = _stand_in(node, inputs)
-        found = _probe(node, assumed)
+        found = _probe(node, assumed, PROBES) or _probe(node, assumed, LARGE_PROBES)
         if found is None and any(is_param):
-            found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)])
+            found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)], PROBES)
+        if found is None and node["op"] == "Concat":  # of sizes that have to agree
+            return list(inputs), [_joined_shape(node.get("attrs", {}), inputs)]
         if found is not None and assumed is not inputs:
             found[0][0] = None
         return found
@@ -121,8 +129,10 @@ def to_shape(shape: Sequence[int] | None) -> Shape:
     return tuple(int(size) or None for size in shape) or None
 
 
-def _probe(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:
-    found = [_infer_at(node, inputs, probe) for probe in PROBES]
+def _probe(
+    node: Mapping[str, Any], inputs: Sequence[Shape], probes: tuple[Probe, ...]
+) -> NodeShapes | None:
+    found = [_infer_at(node, inputs, probe) for probe in probes]
     if None in found:
         return None
     more = (_infer_at(node, inputs, probe) for probe in MORE_PROBES)
@@ -148,6 +158,29 @@ def _fill(shape: Shape, probe: Probe) -> Shape:
         return None
     first, step = probe
     return tuple(first + step * i if size is None else size for i, size in enumerate(shape))
+
+
+def _cut_shape(attrs: Mapping[str, str], data: Shape, like: Shape) -> Shape:
+    """Return the shape of ``slice_like``: that of the data, but for the axes that are cut."""
+    if data is None:
+        return None
+    given = ast.literal_eval(attrs.get("axes", "()"))
+    axes = given if isinstance(given, tuple) else (given,)
+    cut = {axis % len(data) for axis in axes or range(len(data))}
+    sizes = (None,) * len(data) if like is None else like
+    return tuple(sizes[axis] if axis in cut else size for axis, size in enumerate(data))
+
+
+def _joined_shape(attrs: Mapping[str, str], inputs: Sequence[Shape]) -> Shape:
+    """Return the shape of ``Concat``: off its axis, a size that one input has is that of all."""
+    known = [shape for shape in inputs if shape is not None]
+    if not known or any(len(shape) != len(known[0]) for shape in known):
+        return None
+    axis = int(attrs.get("dim", "1")) % len(known[0])
+    sizes = [next((n for n in seen if n is not None), None) for seen in zip(*known)]
+    joined = [None if shape is None else shape[axis] for shape in inputs]
+    sizes[axis] = None if None in joined else sum(n for n in joined if n is not None)
+    return tuple(sizes)
 
 
 def _agree(one: Shape, two: Shape) -> Shape:

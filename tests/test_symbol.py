@@ -296,3 +296,22 @@ def test_casts_of_mixed_precision_are_nodes() -> None:
     optimized, _ = mxtrt.optimize(symbol, shapes={"x": (2, 3), "y": (2, 3)})
     for found, expected in zip(run_mxnet(optimized, fed), run_mxnet(symbol, fed)):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def shape_of(symbol: mx.sym.Symbol, **shapes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    return read_symbol(symbol, None, read_options(shapes)).heads[0].shape
+
+
+def test_sizes_that_mxnet_infers_only_from_numbers() -> None:
+    """Anchors are cut to a map of unknown size; the best 1000 boxes are taken of unknown ones."""
+    x, y = mx.sym.var("x"), mx.sym.var("y")
+    image = (None, 3, None, None)
+    cut = mx.sym.slice_like(x, y, axes=(2, -1))
+    assert shape_of(cut, x=(1, 2, 64, 64), y=image) == (1, 2, None, None)
+    assert shape_of(cut, x=(1, 2, 64, 64), y=(None, None, 5, None)) == (1, 2, 5, None)
+    assert shape_of(mx.sym.slice_like(x, y), x=(8, 9, 9, 9), y=image) == (None, 3, None, None)
+    best = mx.sym.slice_axis(x, axis=1, begin=0, end=1000)
+    assert shape_of(best, x=(None, None, 5)) == (None, 1000, 5)
+    joined = mx.sym.concat(x, y, dim=-1)
+    assert shape_of(joined, x=(300, 1), y=(None, 4)) == (300, 5)
+    assert shape_of(joined, x=(300, 1), y=(None, None)) == (300, None)

@@ -1,0 +1,149 @@
+"""One model in MXNet and through mxtrt: what moved, what stays and why, and the difference."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from operators import run_mxnet
+
+import mxtrt
+
+from .model import Model
+from .reference import reference
+from .weights import seeded_weights
+
+SAME_ROW = 5e-3
+"""Rows of boxes are the same when no number differs by more, relative to its output's largest."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of a model's operators.
+
+    Attributes
+    ----------
+    moved, parts : int
+        Operators that engines run, and how many engines there are.
+    left : mapping of str to str
+        Reason by node.
+    difference : float
+        The largest difference to MXNet, relative to the largest number of its output.
+    reordered, other : int
+        Of models that return boxes: rows that stand at another place, and rows that the other
+        does not have.
+    """
+
+    moved: int
+    parts: int
+    left: Mapping[str, str]
+    difference: float
+    reordered: int = 0
+    other: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table, with shapes passed to `mxtrt.optimize` and without."""
+
+    name: str
+    family: str
+    inputs: Mapping[str, Sequence[int]]
+    operators: Mapping[str, int]
+    known: Moved
+    unknown: Moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def measure(model: Model) -> Row:
+    """Build a model, run it in MXNet and through mxtrt, and compare."""
+    symbol, constants = model.build()
+    inputs = dict(model.inputs(np.random.default_rng(7)))
+    args, aux = seeded_weights(symbol, inputs, constants, model.gains)
+    weights = {name: array.asnumpy() for name, array in {**args, **aux}.items()}
+    expected = run_mxnet(reference(symbol), {**inputs, **weights})
+    del weights
+    check_scale(expected)
+    shapes = {name: array.shape for name, array in inputs.items()}
+    known, unknown = (
+        _moved(model, symbol, (args, aux), inputs, expected, given) for given in (shapes, None)
+    )
+    return Row(model.name, model.family, shapes, operators(symbol), known, unknown)
+
+
+def operators(symbol: mx.sym.Symbol) -> dict[str, int]:
+    """Return how many nodes of each operator a symbol has."""
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return dict(sorted(Counter(node["op"] for node in nodes if node["op"] != "null").items()))
+
+
+def check_scale(outputs: Sequence[np.ndarray]) -> None:
+    """Raise where outputs are so small, or so large, that comparing them says nothing."""
+    for i, output in enumerate(outputs):
+        largest = float(np.abs(output).max())
+        if not 1e-4 < largest < 1e6:
+            raise ValueError(f"the largest number of output {i} is {largest}")
+
+
+def _moved(
+    model: Model,
+    symbol: mx.sym.Symbol,
+    params: Any,
+    inputs: Mapping[str, np.ndarray],
+    expected: Sequence[np.ndarray],
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> Moved:
+    optimized, kept = mxtrt.optimize(symbol, params, shapes=shapes, engine="onnxruntime")
+    report = mxtrt.report(optimized)
+    rest = {name: array.asnumpy() for dict_ in kept for name, array in dict_.items()}
+    found = run_mxnet(optimized, {**inputs, **rest})
+    mxtrt.release(optimized)
+    left = {f"{node.op} {node.name}": reason for node, reason in report.left.items()}
+    moved = len(report.graph.nodes) - len(left)
+    compared = compare(expected, found, rows=model.rows)
+    return Moved(moved, len(report.parts), left, *compared)
+
+
+def compare(
+    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rows: bool = False
+) -> tuple[float, int, int]:
+    """Return the largest relative difference, and how many rows moved or have no counterpart."""
+    scaled = [np.abs(want).max() for want in expected]
+    one = [want / scale for want, scale in zip(expected, scaled)]
+    two = [have / scale for have, scale in zip(found, scaled)]
+    for want, have in zip(one, two):
+        if want.shape != have.shape or not np.isfinite(have).all():
+            raise ValueError(f"{have.shape} in place of {want.shape}, or not finite")
+    difference = max(float(np.abs(want - have).max()) for want, have in zip(one, two))
+    if not rows or difference <= SAME_ROW:
+        return difference, 0, 0
+    return _compare_rows(_rows(one), _rows(two))
+
+
+def _rows(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return outputs ``(batch, rows, …)`` as one array ``(batch, rows, numbers)``."""
+    return np.concatenate([output.reshape(*output.shape[:2], -1) for output in outputs], axis=-1)
+
+
+def _compare_rows(expected: np.ndarray, found: np.ndarray) -> tuple[float, int, int]:
+    from scipy.optimize import linear_sum_assignment
+
+    difference, reordered, other = 0.0, 0, 0
+    for one, two in zip(expected, found):
+        distances = np.stack([np.abs(two - row).max(axis=1) for row in one])
+        # a row takes its own place where it can, and the rest pair off
+        cost = np.where(distances <= SAME_ROW, 0.0, 1.0) + 1e-3 * (1 - np.eye(len(one)))
+        left, right = linear_sum_assignment(cost)
+        same = distances[left, right] <= SAME_ROW
+        difference = max(difference, float(distances[left, right][same].max(initial=0)))
+        reordered += int((same & (left != right)).sum())
+        other += int((~same).sum())
+    return difference, reordered, other

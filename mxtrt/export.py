@@ -118,24 +118,42 @@ def export_model(
         stated = _dynamic(stated, _shapes(dynamic_input_shapes, names))
     elif dynamic_input_shapes is not None:
         raise BadOption("dynamic_input_shapes needs dynamic=True")
-    options = read_options(
-        {name: tuple(map(_size, shape)) for name, shape in stated.items()},
-        _dtypes(_first("dtypes", dtypes, in_types, input_type), names),
-        allow_extra_params=True,
-    )
-    graph = read_symbol(symbol, given.arrays, options)
-    proto, model = export_graph(graph, keep=stated, verbose=verbose)
-    _name_sizes(proto, stated)
+    types = _dtypes(_first("dtypes", dtypes, in_types, input_type), names)
+    proto, model = whole_model(symbol, given.arrays, stated, types, verbose=verbose)
     if run_shape_inference:
         proto = onnx.shape_inference.infer_shapes(proto)
-    else:
-        _infer_ranks(proto)
-    try:
-        write_onnx(proto, model.weights, target, external=large_model)
-    except OSError as error:
-        raise BadOption(f"{target}: {error.strerror}") from None
-    log.info("%s: %d operators, %d weights", target, len(graph.nodes), len(model.weights))
+    write_onnx(proto, model.weights, target, external=large_model)
+    log.info("%s: %d weights", target, len(model.weights))
     return target
+
+
+def whole_model(
+    symbol: mx.sym.Symbol,
+    arrays: Mapping[str, mx.nd.NDArray] | None,
+    shapes: Mapping[str, Any],
+    dtypes: Mapping[str, Any],
+    *,
+    verbose: bool = False,
+) -> tuple[onnx.ModelProto, OnnxModel]:
+    """Convert a whole symbol into one ONNX model; see `export_model` for its arguments.
+
+    Returns
+    -------
+    proto : onnx.ModelProto
+        The model; its weights are external data.
+    model : OnnxModel
+        The builder, which holds the weights.
+    """
+    options = read_options(
+        {name: tuple(map(_size, shape)) for name, shape in shapes.items()},
+        dtypes,
+        allow_extra_params=True,
+    )
+    graph = read_symbol(symbol, arrays or {}, options)  # so that missing weights are told
+    proto, model = export_graph(graph, keep=shapes, verbose=verbose)
+    _name_sizes(proto, shapes)
+    _infer_ranks(proto)
+    return proto, model
 
 
 def export_graph(

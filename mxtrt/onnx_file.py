@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto
 
 from .arrays import numpy_view
+from .errors import BadOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,11 @@ def write_onnx(
         replaced when all is written, and not before.
     external : bool
         Put the weights into the second file though they would fit.
+
+    Raises
+    ------
+    BadOption
+        The file cannot be written, or the disk is full.
     """
     tensors = _take_weights(proto)
     size = proto.ByteSize() + sum(_size(weights[t.name]) + t.ByteSize() + 64 for t in tensors)
@@ -135,7 +141,8 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
         with open(part, "wb") as file:
             yield file
         os.replace(part, path)
-    except BaseException:
+    except OSError as error:
+        raise BadOption(f"{path}: {error.strerror}") from None
+    finally:
         if os.path.exists(part):
             os.remove(part)
-        raise

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__, compat
 from ..errors import EngineError, UserError
-from . import build, cache, doctor, explain, infer, inspect, optimize, run
+from . import build, cache, doctor, explain, export, infer, inspect, optimize, run
 
 
 class _Commands(click.Group):
@@ -74,6 +74,7 @@ main.add_command(build.build)
 main.add_command(cache.cache)
 main.add_command(doctor.doctor)
 main.add_command(explain.explain)
+main.add_command(export.export)
 main.add_command(infer.infer)
 main.add_command(inspect.inspect)
 main.add_command(optimize.optimize)

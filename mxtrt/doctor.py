@@ -349,11 +349,12 @@ def _without_running(api: Any, why: str) -> Finding:
 
 
 def _build(kind: str, targets: list[str]) -> tuple[Any, Any]:
-    from .engines._plans import make_plan
+    from .engines._plans import find_maker, make_plan
     from .onnx_reader import read_onnx
     from .options import read_options
 
-    return make_plan(*read_onnx(_tiny_model()), read_options(engine=kind), targets)
+    options = read_options(engine=kind)
+    return make_plan(find_maker(options, targets), *read_onnx(_tiny_model()), options)
 
 
 def _build_and_run(kind: str) -> str:

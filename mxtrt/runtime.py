@@ -91,10 +91,11 @@ def build(
     """
     checked = read_options(shapes, dtypes, engine=engine, **options)
     names = [targets] if isinstance(targets, str) else list(targets)
-    proto, weights = _read_model(model, params, checked)
-    from .engines._plans import make_plan
+    from .engines._plans import find_maker, make_plan
 
-    plan, info = make_plan(proto, weights, checked, names)
+    maker = find_maker(checked, names)
+    proto, weights = _read_model(model, params, checked)
+    plan, info = make_plan(maker, proto, weights, checked)
     return write_plan(path, plan, info)
 
 
@@ -469,13 +470,13 @@ class GpuArray:
 
     def to_numpy(self) -> np.ndarray[Any, Any]:
         """Return a copy on the CPU, after everything that was enqueued on the GPU."""
+        from .engines import _streams
+
         array = np.empty(self.shape, self.dtype)
         with self._gpu as gpu:
             gpu.synchronize()
-            if array.nbytes:
-                stream = gpu.stream()
-                gpu.to_host(array, int(self._memory), stream)
-                stream.synchronize()
+            _streams.download(array.ctypes.data, int(self._memory), self.nbytes, 0)
+            gpu.synchronize()
         return array
 
     def __del__(self) -> None:

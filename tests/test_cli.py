@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -65,6 +68,10 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 NET = ("net-symbol.json", "net-0000.params")
+
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
 
 
 def expected(folder: Path, data: np.ndarray) -> np.ndarray:
@@ -250,6 +257,64 @@ def test_progress_is_shown_after_a_while(
     assert terminal or result.stderr == ""
 
 
+# -- build, infer, inspect ---------------------------------------------------------------------
+
+
+@needs_rtx
+def test_build_and_inspect(run: Run, tmp_path: Path) -> None:
+    plan = str(tmp_path / "net.plan")
+    options = ("--shape", "data=1..4..8,8", "--target", "sm86,sm89", "--precision", "fp16")
+    more = ("--no-tf32", "--workspace", "512M", "--optimization-level", "2")
+    result = run("build", *NET, "-o", plan, *options, *more)
+    assert re.match(r"TensorRT-RTX \S+, fp16, [\d.]+ MiB\n", result.stdout)
+    assert "for compute capability 8.6, 8.9\n" in result.stdout
+    assert "input    data (1..4..8, 8) float32\n" in result.stdout
+    shown = run("inspect", plan).stdout
+    assert shown.startswith("a TensorRT plan\n")
+    assert re.search(r"^ +checksum +right$", shown, re.M)
+    assert json.loads(run("inspect", plan, "--json").stdout)["precision"] == "fp16"
+
+
+def test_inspect_a_checkpoint(run: Run) -> None:
+    assert re.search(r"^FullyConnected +2$", run("inspect", *NET).stdout, re.M)
+    assert json.loads(run("inspect", NET[1], "--json").stdout)["parameters"] == "4, 0.00 MiB"
+
+
+class FakePlan:
+    """A plan that doubles its input, of at most 4 rows."""
+
+    inputs = (SimpleNamespace(name="data", dtype="float32"),)
+    outputs = ("twice",)
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert feeds["data"].dtype == np.float32
+        assert len(feeds["data"]) <= 4
+        return {"twice": 2 * feeds["data"]}
+
+
+@pytest.mark.parametrize("given", ["x.npy", "data=x.npy", "all.npz"])
+def test_infer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setattr("mxtrt.runtime.load", lambda path, **options: FakePlan())
+    out = str(tmp_path / "out.npz")
+    lines = run(
+        "infer", "net.plan", "--input", given, "--batch", "4", "-o", out
+    ).stdout.splitlines()
+    assert lines[0] == "twice  (10, 8)  float32"
+    assert re.fullmatch(r"[\d.]+ s in 3 batches, .* \(median\)", lines[1])
+    with np.load(given.rpartition("=")[2]) if "npz" in given else open(os.devnull) as archive:
+        x = archive["data"] if "npz" in given else np.load("x.npy").astype("float32")
+    with np.load(out) as written:
+        np.testing.assert_array_equal(written["twice"], 2 * x)
+
+
+def test_infer_wrong_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mxtrt.runtime.load", lambda path, **options: FakePlan())
+    result = run("infer", "net.plan", "--input", "dta=x.npy", code=1)
+    assert "the plan has no input 'dta'; did you mean 'data'?" in result.stderr
+    result = run("infer", "net.plan", "--input", "complex.npy", code=1)
+    assert "'data' is complex64, and the model reads float32" in result.stderr
+
+
 # -- what can go wrong -------------------------------------------------------------------------
 
 
@@ -257,6 +322,11 @@ def test_progress_is_shown_after_a_while(
     ("words", "sentence"),
     [
         (("explain", "nosuch.json"), "nosuch.json: no such symbol file"),
+        (("build", *NET, "-o", "a.plan", "--engine", "onnxruntime"), "has no plans"),
+        (("build", *NET, "-o", "a.plan", "--precision", "fp61"), "did you mean 'fp16'?"),
+        (("infer", "nosuch.plan", "--input", "x.npy"), "nosuch.plan: No such file"),
+        (("inspect", "nosuch"), "nosuch: No such file"),
+        (("inspect", "text.npy"), "text.npy: not an ONNX file"),
         (("explain", NET[1]), "net-0000.params: not a symbol file"),
         (("explain", NET[0], "nosuch.params"), "nosuch.params: no such params file"),
         (("explain", *NET, "--shape", "dta=1,8"), "no input 'dta'; did you mean 'data'?"),
@@ -303,6 +373,9 @@ def test_user_errors_are_one_sentence(run: Run, words: tuple[str, ...], sentence
         (("explain", *NET, "--min-subgraph-size", "0"), "0 is not in the range x>=1"),
         (("run", *NET, "--input", "x.npy"), "must look like data=x.npy or x.npz"),
         (("run", *NET, "--batch", "0"), "0 is not in the range x>=1"),
+        (("build", NET[0]), "Missing option '-o'"),
+        (("build", NET[0], "-o", "a", "--workspace", "1T"), "must look like 1073741824, 512M"),
+        (("infer", "net.plan", "--input", "data="), "must look like x.npy"),
     ],
 )
 def test_usage_errors(run: Run, words: tuple[str, ...], sentence: str) -> None:
@@ -355,7 +428,11 @@ def test_version() -> None:
     assert program("--version").stdout == f"mxtrt {mxtrt.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("explain",), ("optimize",), ("run",)])
+@pytest.mark.parametrize(
+    "command",
+    [(), *((name,) for name in sorted(cli.main.commands))],
+    ids=lambda words: " ".join(words),
+)
 def test_help_has_examples(run: Run, command: tuple[str, ...]) -> None:
     lines = run(*command, "--help").stdout.splitlines()
     assert "  Examples:" in lines

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -39,21 +40,40 @@ KINDS = ("tensorrt", "tensorrt_rtx")
 # -- making ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Maker:
+    """Who builds a plan, and for which GPUs.
+
+    Attributes
+    ----------
+    api : Api
+        Which TensorRT.
+    gpu : Gpu or None
+        The GPU on which it builds; none is needed for targets.
+    targets : tuple of str
+        The compute capabilities that were asked for, as TensorRT-RTX calls them.
+    """
+
+    api: Api
+    gpu: _cuda.Gpu | None
+    targets: tuple[str, ...] = ()
+
+
 def make_plan(
-    proto: onnx.ModelProto, weights: Mapping[str, Any], options: Options, targets: Sequence[str]
+    maker: Maker, proto: onnx.ModelProto, weights: Mapping[str, Any], options: Options
 ) -> tuple[Any, PlanInfo]:
     """Build a model for the sizes that it and the options state.
 
     Parameters
     ----------
+    maker : Maker
+        What `find_maker` returned.
     proto : onnx.ModelProto
         The model; its weights are external data.
     weights : mapping of str to array
         The weights by name.
     options : Options
         What the caller asked for.
-    targets : sequence of str
-        Compute capabilities to build for; by default that of the present GPU.
 
     Returns
     -------
@@ -65,21 +85,20 @@ def make_plan(
     Raises
     ------
     UserError
-        An option, a size or the installation does not allow it.
+        A size is missing or does not fit.
     EngineError
         TensorRT refuses the model; the message is its own.
     """
     profile = stated_profile(proto, options.shapes)
-    api, gpu = _available(options, targets)
-    names = known_targets(api, targets)
+    api, gpu, targets = maker.api, maker.gpu, maker.targets
     start = time.perf_counter()
     with gpu or nullcontext():
-        plan = build_plan(api, proto, weights, profile, options, names)
+        plan = build_plan(api, proto, weights, profile, options, targets)
     return plan, PlanInfo(
         engine=api.name,
         version=str(api.module.__version__),
         gpu=gpu.name if gpu is not None else None,
-        capabilities=tuple(names) if gpu is None else (capability(gpu),),
+        capabilities=targets if gpu is None else (capability(gpu),),
         precision=options.precision,
         inputs=tuple(
             {"name": info.name, "dtype": element_type(info), "sizes": axes}
@@ -90,8 +109,23 @@ def make_plan(
     )
 
 
-def _available(options: Options, targets: Sequence[str]) -> tuple[Api, _cuda.Gpu | None]:
-    """Return the TensorRT that builds, and its GPU; none is needed for targets."""
+def find_maker(options: Options, targets: Sequence[str]) -> Maker:
+    """Return who builds what the caller asks for.
+
+    Parameters
+    ----------
+    options : Options
+        What the caller asked for.
+    targets : sequence of str
+        Compute capabilities to build for; by default that of the present GPU.
+
+    Raises
+    ------
+    EngineNotAvailable
+        Nothing builds plans here.
+    BadOption
+        An option asks for what there is not.
+    """
     if options.engine == "onnxruntime":
         raise BadOption("engine='onnxruntime' has no plans; it runs ONNX files as they are")
     if targets:
@@ -99,14 +133,14 @@ def _available(options: Options, targets: Sequence[str]) -> tuple[Api, _cuda.Gpu
             raise BadOption("targets need engine='tensorrt_rtx': TensorRT builds on its own GPU")
         api = _nvidia.api("tensorrt_rtx")
         TensorRTBuilder(api, options)  # checks the options
-        return api, None
-    if options.engine != "auto":
-        return available_builder(options.engine, options).api, _cuda.gpu(options.device)
+        return Maker(api, None, tuple(known_targets(api, targets)))
     reasons = []
-    for kind in KINDS:
+    for kind in KINDS if options.engine == "auto" else (options.engine,):
         try:
-            return available_builder(kind, options).api, _cuda.gpu(options.device)
+            return Maker(available_builder(kind, options).api, _cuda.gpu(options.device))
         except EngineNotAvailable as reason:
+            if options.engine != "auto":
+                raise
             reasons.append(f"{kind}: {reason}")
     raise EngineNotAvailable(
         f"no plan can be built here: {'; '.join(reasons)}. TensorRT-RTX builds for other GPUs "

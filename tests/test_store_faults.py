@@ -395,11 +395,11 @@ def test_two_formats_share_a_folder(made, monkeypatch):
 
 def test_two_versions_share_a_folder(made):
     """mxtrt's version and TensorRT's are in the key; see the tests of keys."""
-    for version in ("0.1.0", "0.2.0"):
-        get(made, {**KEY, "mxtrt": version}, version.encode())
-    for version in ("0.1.0", "0.2.0"):
-        content, origin = get(made, {**KEY, "mxtrt": version})
-        assert (content, origin.stored) == (version.encode(), True)
+    for number in ("0.1.0", "0.2.0"):
+        get(made, {**KEY, "mxtrt": number}, number.encode())
+    for number in ("0.1.0", "0.2.0"):
+        content, origin = get(made, {**KEY, "mxtrt": number})
+        assert (content, origin.stored) == (number.encode(), True)
 
 
 # -- disks -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from .reduction import reduce, reduced_axes
 BATCH_NORM_EPS = float(np.float32(1e-3))  # MXNet's default, a float32 in a double
 
 
-@converts("BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm")
+@converts("BatchNorm", "_contrib_SyncBatchNorm")
 def batch_norm(
     onnx: OnnxModel,
     x: Value,
@@ -43,6 +43,28 @@ def batch_norm(
     if not output_mean_var:
         return (y,)
     return y, onnx.op("Identity", mean), _inverse_std(onnx, var, eps)
+
+
+@converts("BatchNorm_v1")
+def batch_norm_v1(
+    onnx: OnnxModel,
+    x: Value,
+    gamma: Value,
+    beta: Value,
+    mean: Value,
+    var: Value,
+    *,
+    eps: float = BATCH_NORM_EPS,
+    momentum: float = 0.9,
+    fix_gamma: bool = True,
+    use_global_stats: bool = False,
+    output_mean_var: bool = False,
+) -> tuple[str, ...]:
+    """``BatchNorm_v1`` -> what ``BatchNorm`` becomes; its last output is the variance."""
+    y = batch_norm(onnx, x, gamma, beta, mean, var, eps=eps, fix_gamma=fix_gamma)
+    if not output_mean_var:
+        return y
+    return *y, onnx.op("Identity", mean), onnx.op("Identity", var)
 
 
 @converts("_contrib_BatchNormWithReLU")

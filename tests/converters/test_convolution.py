@@ -68,6 +68,8 @@ def test_convolution(shape: tuple[int, ...], attrs: dict[str, Any], no_bias: boo
 
 def test_convolution_v1() -> None:
     _check("Convolution_v1", (2, 4, 7, 5), kernel=(3, 2), num_filter=6, num_group=2, pad=(1, 0))
+    attrs = {"kernel": (3, 2), "num_filter": 3, "stride": (2, 1), "dilate": (1, 2)}
+    _check("Convolution_v1", (2, 4, 7, 5), no_bias=True, layout="NCHW", **attrs)
 
 
 DECONVOLUTIONS = [

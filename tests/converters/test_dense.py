@@ -96,6 +96,12 @@ def test_any_dot(data: st.DataObject) -> None:
     )
 
 
+def test_a_dense_result_may_be_asked_for() -> None:
+    check_operator(mx.sym.dot(A, B, forward_stype="default"), {"a": (2, 3), "b": (3, 4)})
+    symbol = mx.sym.batch_dot(A, B, forward_stype="default")
+    check_operator(symbol, {"a": (5, 2, 3), "b": (5, 3, 4)})
+
+
 def test_refused() -> None:
     symbol = mx.sym.dot(A, B, forward_stype="csr")
     check_refused(symbol, {"a": (2, 3), "b": (3, 4)}, "forward_stype='csr' makes a sparse array")

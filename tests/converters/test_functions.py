@@ -148,7 +148,9 @@ def test_quadratic(dtype: str) -> None:
 
 
 def test_gradient_multiplier() -> None:
-    check_operator(mx.sym.contrib.gradientmultiplier(X, scalar=3), {"x": (2, 3)})
+    for is_int in (True, False):
+        symbol = mx.sym.contrib.gradientmultiplier(X, scalar=3, is_int=is_int)
+        check_operator(symbol, {"x": (2, 3)})
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

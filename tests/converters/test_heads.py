@@ -77,7 +77,9 @@ def test_heads_without_labels(symbol: mx.sym.Symbol, dtype: str) -> None:
 
 
 def test_kl_sparse_reg() -> None:
-    symbol = mx.sym.IdentityAttachKLSparseReg(X, name="kl", penalty=0.1, momentum=0.5)
+    symbol = mx.sym.IdentityAttachKLSparseReg(
+        X, name="kl", penalty=0.1, momentum=0.5, sparseness_target=0.3
+    )
     check_operator(symbol, {"x": np.full((4, 5), 0.5, "float32")}, {"kl_moving_avg": (5,)})
 
 

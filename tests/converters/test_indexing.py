@@ -120,8 +120,12 @@ def test_embedding(dtype: str) -> None:
 
 
 def test_embedding_with_sparse_gradients() -> None:
-    symbol = mx.sym.contrib.SparseEmbedding(DATA, input_dim=4, output_dim=3, name="e")
-    check_operator(symbol, {"data": index_array("int32")}, {"e_weight": (4, 3)})
+    for dtype in ("float32", "float64"):
+        symbol = mx.sym.contrib.SparseEmbedding(
+            DATA, input_dim=4, output_dim=3, dtype=dtype, name="e"
+        )
+        weight = {"e_weight": random_array((4, 3), dtype)}
+        check_operator(symbol, {"data": index_array("int32")}, weight)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

@@ -78,6 +78,27 @@ def test_kin_of_batch_norm(fix_gamma: bool) -> None:
         _check_batch_norm(symbol, (2, 3, 4, 5), 3)
 
 
+@pytest.mark.parametrize("use_global_stats", [True, False])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_training_attributes_of_batch_norm(use_global_stats: bool, momentum: float) -> None:
+    attrs = {"name": "n", "use_global_stats": use_global_stats, "momentum": momentum}
+    calibrated = {"min_calib_range": -1.0, "max_calib_range": 1.0}  # read once it is quantised
+    for symbol in (
+        mx.sym.BatchNorm(DATA, **calibrated, **attrs),
+        mx.sym.BatchNorm_v1(DATA, **attrs),
+        mx.sym.contrib.SyncBatchNorm(DATA, key="k", **attrs),
+        mx.sym.contrib.BatchNormWithReLU(DATA, **calibrated, **attrs),
+    ):
+        _check_batch_norm(symbol, (2, 3, 4, 5), 3)
+
+
+@pytest.mark.parametrize("op", [mx.sym.BatchNorm_v1, mx.sym.contrib.BatchNormWithReLU])
+def test_statistics_of_kin_of_batch_norm(op: Any) -> None:
+    """SyncBatchNorm does not write them at inference."""
+    made = op(DATA, name="n", output_mean_var=True, fix_gamma=False, eps=0.5)
+    _check_batch_norm(mx.sym.Group([mx.sym.identity(out) for out in made]), (2, 3, 4, 5), 3)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (1, 2, 3, 1, 5), (2, 1, 3)])
 @pytest.mark.parametrize("eps", [1e-3, 0.5])
 def test_instance_norm(shape: tuple[int, ...], eps: float) -> None:

@@ -158,7 +158,7 @@ def test_multi_sum_sq(dtype: str) -> None:
 def test_all_finite(dtype: str, odd: float) -> None:
     x = np.array([[1, 2], [3, odd]], dtype)
     check_operator(mx.sym.all_finite(X), {"x": x})
-    symbol = mx.sym.multi_all_finite(mx.sym.var("y"), X, num_arrays=2)
+    symbol = mx.sym.multi_all_finite(mx.sym.var("y"), X, num_arrays=2, init_output=True)
     check_operator(symbol, {"x": x, "y": np.ones(3, dtype)})
 
 

@@ -36,113 +36,13 @@ import mxtrt  # isort: skip  # first: it makes MXNet importable
 import mxnet as mx
 import numpy as np
 import zoo_models
-from timing import interleaved_medians, print_table, write_json
 
-from mxtrt.arrays import TYPE_FLAGS
-from mxtrt.engines._cuda import Graph
-from mxtrt.engines._execution import LoadedPlan
-from mxtrt.errors import MxtrtError
+from mxtrt.engines._raw import RawPlan
 from mxtrt.operator import engines
+from mxtrt.timing import interleaved_medians, print_table, write_json
 
 MODELS = ("resnet50_v1", "mobilenet1.0", "inceptionv3", "densenet121", "vgg16")
 COLUMNS = ("MXNet", "mxtrt", "by hand", "pinned", "mxtrt GPU", "raw", "graph", "queued")
-QUEUED = 20
-
-
-class DeviceArray:
-    """Device memory as the bridge hands over one of MXNet's arrays on the GPU."""
-
-    device_type = 2
-
-    def __init__(self, plan: LoadedPlan, array: np.ndarray) -> None:
-        self.memory = plan.gpu.device_memory(array.nbytes)
-        self.address, self.shape = int(self.memory), array.shape
-        self.dtype, self.device_id = TYPE_FLAGS[array.dtype.name], plan.gpu.index
-
-
-class ByHand:
-    """The engine of an optimised symbol, run without mxtrt."""
-
-    def __init__(self, plan: LoadedPlan, images: np.ndarray, output: np.ndarray) -> None:
-        self.plan, self.gpu, self.images, self.result = plan, plan.gpu, images, output.copy()
-        [source], [target] = plan.inputs, plan.outputs
-        self.stream = self.gpu.stream()
-        self.context = plan.engine.create_execution_context()
-        self.context.set_input_shape(source.name, images.shape)
-        self.input, self.output = DeviceArray(plan, images), DeviceArray(plan, output)
-        self.context.set_tensor_address(source.name, self.input.address)
-        self.context.set_tensor_address(target.name, self.output.address)
-        self.pinned_in = self._pinned(images)
-        self.pinned_out = self._pinned(output)
-        self.pinned_in[...] = images
-        self.gpu.to_device(self.input.address, self.pinned_in, self.stream)
-        self.raw()
-        self.captured = self._capture()
-
-    def _pinned(self, array: np.ndarray) -> np.ndarray:
-        return self.gpu.pinned_memory(array.nbytes).view(array.dtype).reshape(array.shape)
-
-    def _capture(self) -> Graph | None:
-        try:
-            return Graph(self.stream.handle, self._enqueue)
-        except (MxtrtError, OSError) as error:
-            print(f"no CUDA graph: {error}", file=sys.stderr)
-            return None
-
-    def _enqueue(self) -> bool:
-        return bool(self.context.execute_async_v3(self.stream.handle))
-
-    def raw(self) -> None:
-        self._enqueue()
-        self.stream.synchronize()
-
-    def _launch(self) -> bool:
-        return self.captured.launch(self.stream.handle)
-
-    def graph(self) -> None:
-        self._launch()
-        self.stream.synchronize()
-
-    def queued(self) -> float:
-        """Return the seconds that one of many takes; the faster of the engine and its graph."""
-        best = []
-        for enqueue in (self._enqueue, *([self._launch] if self.captured else [])):
-            taken = []
-            for _ in range(5):
-                start = time.perf_counter()
-                for _ in range(QUEUED):
-                    enqueue()
-                self.stream.synchronize()
-                taken.append((time.perf_counter() - start) / QUEUED)
-            best.append(statistics.median(taken))
-        return min(best)
-
-    def pinned(self) -> None:
-        self.gpu.to_device(self.input.address, self.pinned_in, self.stream)
-        self._launch() if self.captured and self.plan.uses_graphs else self._enqueue()
-        self.gpu.to_host(self.pinned_out, self.output.address, self.stream)
-        self.stream.synchronize()
-
-    def numpy(self) -> None:
-        np.copyto(self.pinned_in, self.images)
-        self.pinned()
-        np.copyto(self.result, self.pinned_out)
-
-    def through_mxtrt(self) -> None:
-        self.plan.execute([self.input], [self.output], self.stream.handle)
-        self.stream.synchronize()
-
-    def close(self) -> None:
-        if self.captured is not None:
-            self.captured.close()
-        for context in self.plan._on_streams.values():
-            context.close()
-        self.plan._on_streams.clear()
-        self.context = None
-        for array in (self.input, self.output):
-            array.memory.free()
-        for pinned in (self.pinned_in, self.pinned_out):
-            self.gpu.unpin(pinned.base)
 
 
 def image_size(model: str) -> int:
@@ -204,7 +104,7 @@ def measure(
     call = executor(optimized, data, kept)
     found = call().asnumpy()
     with plan.gpu:
-        hand = ByHand(plan, images, output)
+        hand = RawPlan(plan, {"data": images})
         candidates: dict[str, Callable[[], Any]] = {
             "mxtrt": call,
             "by hand": hand.numpy,

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import mxtrt  # isort: skip  # first: it makes MXNet importable
 import mxnet as mx
-from timing import print_table, write_json
+
+from mxtrt.timing import print_table, write_json
 
 MODELS = ("resnet152_v1", "bert-large")
 

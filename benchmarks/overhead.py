@@ -12,7 +12,8 @@ from typing import Any
 
 import mxtrt  # isort: skip  # first: it makes MXNet importable
 import mxnet as mx
-from timing import interleaved_medians, print_table, write_json
+
+from mxtrt.timing import interleaved_medians, print_table, write_json
 
 DATA = mx.sym.var("data")
 

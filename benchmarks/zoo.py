@@ -23,7 +23,8 @@ import mxtrt  # isort: skip  # first: it makes MXNet importable
 import mxnet as mx
 import numpy as np
 import zoo_models
-from timing import geometric_mean, interleaved_medians, print_table, write_json
+
+from mxtrt.timing import geometric_mean, interleaved_medians, print_table, write_json
 
 OLD = ["numpy==1.23.5", "onnx==1.14.1", "protobuf<5", "mxnet==1.9.1"]
 """The newest packages with which mx2onnx of MXNet 1.9.1 runs (Python 3.8 to 3.11)."""

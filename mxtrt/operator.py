@@ -168,7 +168,12 @@ def release(symbol: mx.sym.Symbol) -> None:
 
 def engines(symbol: mx.sym.Symbol) -> list[Engine]:
     """Return the engines of an optimised symbol, in the order of its nodes."""
-    return [_ENGINES[key].engine for key in _keys(symbol) if key in _ENGINES]
+    return [operator.engine for operator in operators(symbol)]
+
+
+def operators(symbol: mx.sym.Symbol) -> list[EngineOperator]:
+    """Return the parts of an optimised symbol with their engines, in the order of its nodes."""
+    return [_ENGINES[key] for key in _keys(symbol) if key in _ENGINES]
 
 
 def _keys(symbol: mx.sym.Symbol) -> list[str]:

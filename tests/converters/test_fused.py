@@ -248,25 +248,43 @@ def test_weights_at_run_time() -> None:
     check_refused(symbol, inputs, "needs the numbers of 'conv_weight' for its steps", params)
 
 
-def test_quantized_rnn() -> None:
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {},
+        {"bidirectional": True, "p": 0.5},
+        {"lstm_state_clip_min": -0.1, "lstm_state_clip_max": 0.2},
+        {"lstm_state_clip_nan": True},  # without ends to clip to
+    ],
+)
+def test_quantized_rnn(attrs: dict[str, Any]) -> None:
     """Against the float LSTM over the same rounded data.
 
     MXNet 1.9.1 has no kernel for it on processors of today: "could not create a primitive
-    descriptor for a reorder primitive".
+    descriptor for a reorder primitive"; with a projection it infers no shapes. Its float kernels
+    ignore bounds: there the reference is what the float LSTM becomes.
     """
     three = mx.sym.contrib.quantize_asym(V("data"), min_calib_range=-3.0, max_calib_range=2.5)
     names = {n: V(n) for n in ("parameters", "state", "state_cell")}
-    sizes = {"state_size": 4, "num_layers": 2, "mode": "lstm", "state_outputs": True}
+    sizes = {"state_size": 4, "num_layers": 2, "mode": "lstm", "state_outputs": True, **attrs}
     symbol = mx.sym.contrib.quantized_rnn(
         data=three[0], **names, min_data=three[1], max_data=three[2], **sizes, name="rnn"
     )
     symbol = mx.sym.Group([output * 1 for output in symbol])  # only it can name its outputs
-    float_symbol = mx.sym.RNN(data=V("data"), **names, **sizes)
+    float_symbol = mx.sym.Group([o * 1 for o in mx.sym.RNN(data=V("data"), **names, **sizes)])
     arrays = arrays_of(float_symbol, (5, 2, 3))
     scale = 255 / 5.5
     rounded = np.clip(np.round(arrays["data"] * scale + 255 - 2.5 * scale), 0, 255)
-    rounded = (rounded - (255 - 2.5 * scale)) / scale
-    expected = run_mxnet(float_symbol, {**arrays, "data": rounded.astype("float32")})
+    rounded = ((rounded - (255 - 2.5 * scale)) / scale).astype("float32")
+    if "lstm_state_clip_min" in attrs:
+        expected = run_optimized(float_symbol, {**arrays, "data": rounded})
+    else:
+        expected = run_mxnet(float_symbol, {**arrays, "data": rounded})
+    for want, have in zip(expected, run_optimized(symbol, arrays)):
+        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+
+
+def run_optimized(symbol: mx.sym.Symbol, arrays: Arrays) -> list[np.ndarray]:
     inputs = {n: a for n, a in arrays.items() if n != "parameters"}
     optimized, _ = mxtrt.optimize(
         symbol,
@@ -275,5 +293,16 @@ def test_quantized_rnn() -> None:
         min_subgraph_size=1,
     )
     assert not mxtrt.report(optimized).left
-    for want, have in zip(expected, run_mxnet(optimized, inputs)):
-        np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+    return run_mxnet(optimized, inputs)
+
+
+def test_sequence_lengths_of_a_quantized_rnn() -> None:
+    inputs = {n: V(n) for n in ("data", "parameters", "state", "state_cell")}
+    ends = {"min_data": V("low"), "max_data": V("high")}
+    sizes = {"state_size": 4, "num_layers": 1, "mode": "lstm", "use_sequence_length": True}
+    symbol = mx.sym.contrib.quantized_rnn(**inputs, **ends, **sizes, name="rnn")
+    shapes = {"data": (5, 2, 3), "state": (1, 2, 4), "state_cell": (1, 2, 4)}
+    arrays = {n: np.zeros(s, "uint8" if n == "data" else "float32") for n, s in shapes.items()}
+    arrays.update(low=np.zeros(1, "float32"), high=np.ones(1, "float32"))
+    arrays["parameters"] = np.zeros(144, "float32")
+    check_refused(symbol * 1, arrays, "MXNet quantises LSTMs without sequence lengths only")

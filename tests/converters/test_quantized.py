@@ -141,6 +141,7 @@ POOLS = [
     {"kernel": (3, 3), "pad": (1, 1), "pool_type": "avg", "count_include_pad": False},
     {"kernel": (1, 1), "global_pool": True, "pool_type": "avg"},
     {"kernel": (1, 1), "global_pool": True, "pool_type": "max"},
+    {"kernel": (2, 2), "layout": "NCHW", "p_value": 3},  # lp pools alone read p_value
 ]
 
 
@@ -153,9 +154,10 @@ def test_pooling(attrs: dict[str, Any], dtype: str) -> None:
     check(symbol, {"data": integers((2, 3, 8, 8), dtype)}, ends(r=(-2.0, 3.0)), share=share)
 
 
-def test_embedding() -> None:
+@pytest.mark.parametrize("attrs", [{}, {"dtype": "int8"}])
+def test_embedding(attrs: dict[str, str]) -> None:
     symbol = C.quantized_embedding(
-        V("data"), V("weight"), V("r_min"), V("r_max"), input_dim=6, output_dim=3
+        V("data"), V("weight"), V("r_min"), V("r_max"), input_dim=6, output_dim=3, **attrs
     )
     data = np.array([[0, 2, 5, 9, -1]], "float32")  # the last two are out of range
     check(symbol, {"data": data}, {"weight": integers((6, 3), "int8"), **ends(r=(-2.0, 3.0))})
@@ -210,7 +212,10 @@ def test_multiply_into_a_range() -> None:
 
 
 @pytest.mark.parametrize("fix_gamma", [True, False])
-@pytest.mark.parametrize("attrs", TOLD)
+@pytest.mark.parametrize(
+    "attrs",
+    [*TOLD, {**TOLD[0], "momentum": 0.5, "use_global_stats": True, "output_mean_var": True}],
+)
 def test_batch_norm(attrs: dict[str, float], fix_gamma: bool) -> None:
     names = ["data", "gamma", "beta", "mean", "var", "r_min", "r_max"]
     symbol = C.quantized_batch_norm(*map(V, names), fix_gamma=fix_gamma, eps=2e-3, **attrs)
@@ -251,7 +256,7 @@ def test_fully_connected(dtype: str, no_bias: bool, flatten: bool) -> None:
     [
         {"kernel": (3, 3)},
         {"kernel": (3, 2), "stride": (2, 1), "pad": (1, 0), "dilate": (1, 2)},
-        {"kernel": (1, 1)},
+        {"kernel": (1, 1), "layout": "NCHW"},
     ],
 )
 @pytest.mark.parametrize("no_bias", [True, False])
@@ -288,12 +293,15 @@ def test_refusals(symbol: mx.sym.Symbol, dtype: str, sentence: str) -> None:
     check_refused(symbol, {"data": integers((2, 3), dtype)}, sentence, params)
 
 
-def test_batch_norm_wants_a_range() -> None:
+def test_refused_batch_norms() -> None:
     names = ["data", "gamma", "beta", "mean", "var", "r_min", "r_max"]
     params = {**{n: np.ones(3, "float32") for n in names[1:5]}, **ends(r=(-1.0, 2.0))}
     symbol = C.quantized_batch_norm(*map(V, names))
     data = {"data": integers((2, 3, 4, 4), "int8")}
     check_refused(symbol, data, "no min_calib_range; MXNet itself asks for one", params)
+    symbol = C.quantized_batch_norm(*map(V, names), axis=2, **TOLD[0])
+    data = {"data": integers((2, 4, 3, 4), "int8")}
+    check_refused(symbol, data, "axis=2; MXNet quantises axis=1 only", params)
 
 
 def test_calibration_stays() -> None:

@@ -224,6 +224,12 @@ def test_clipped_states(clip: tuple[float, float], directions: int, projection: 
     check_against(expected, symbol, arrays)
 
 
+def test_a_bound_for_nan_without_bounds() -> None:
+    symbol = rnn_symbol("lstm", state_size=3, num_layers=1, lstm_state_clip_nan=True)
+    arrays = rnn_arrays(symbol, (5, 2, 4), "float32")
+    check_against(numpy_rnn(symbol, arrays, hidden=3, layers=1, directions=1), symbol, arrays)
+
+
 # -- dtypes, refusals, sweeps ----------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ the unknown sizes: a size that comes out the same every time is a constant, any 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -16,6 +15,7 @@ import mxnet as mx
 
 from .graph import Shape
 from .inline import inline_bodies
+from .size_rules import shape_by_rule
 from .symbol_json import build_symbol
 
 Probe = tuple[int, int]
@@ -80,14 +80,15 @@ class NodeInference:
     ) -> NodeShapes | None:
         if all(shape is not None and None not in shape for shape in inputs):
             return infer_node(node, inputs)
-        if node["op"] == "slice_like":  # whose data may be smaller than the probes
-            return list(inputs), [_cut_shape(node.get("attrs", {}), *inputs)]
+        ruled = shape_by_rule(node["op"], node.get("attrs", {}), inputs)
+        if node["op"] == "slice_like":  # the data may be smaller than any probe
+            return list(inputs), [ruled]
         assumed = _stand_in(node, inputs)
         found = _probe(node, assumed, PROBES) or _probe(node, assumed, LARGE_PROBES)
+        if found is None and ruled is not None:
+            return list(inputs), [ruled]
         if found is None and any(is_param):
             found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)], PROBES)
-        if found is None and node["op"] == "Concat":  # of sizes that have to agree
-            return list(inputs), [_joined_shape(node.get("attrs", {}), inputs)]
         if found is not None and assumed is not inputs:
             found[0][0] = None
         return found
@@ -158,29 +159,6 @@ def _fill(shape: Shape, probe: Probe) -> Shape:
         return None
     first, step = probe
     return tuple(first + step * i if size is None else size for i, size in enumerate(shape))
-
-
-def _cut_shape(attrs: Mapping[str, str], data: Shape, like: Shape) -> Shape:
-    """Return the shape of ``slice_like``: that of the data, but for the axes that are cut."""
-    if data is None:
-        return None
-    given = ast.literal_eval(attrs.get("axes", "()"))
-    axes = given if isinstance(given, tuple) else (given,)
-    cut = {axis % len(data) for axis in axes or range(len(data))}
-    sizes = (None,) * len(data) if like is None else like
-    return tuple(sizes[axis] if axis in cut else size for axis, size in enumerate(data))
-
-
-def _joined_shape(attrs: Mapping[str, str], inputs: Sequence[Shape]) -> Shape:
-    """Return the shape of ``Concat``: off its axis, a size that one input has is that of all."""
-    known = [shape for shape in inputs if shape is not None]
-    if not known or any(len(shape) != len(known[0]) for shape in known):
-        return None
-    axis = int(attrs.get("dim", "1")) % len(known[0])
-    sizes = [next((n for n in seen if n is not None), None) for seen in zip(*known)]
-    joined = [None if shape is None else shape[axis] for shape in inputs]
-    sizes[axis] = None if None in joined else sum(n for n in joined if n is not None)
-    return tuple(sizes)
 
 
 def _agree(one: Shape, two: Shape) -> Shape:

@@ -315,3 +315,13 @@ def test_sizes_that_mxnet_infers_only_from_numbers() -> None:
     joined = mx.sym.concat(x, y, dim=-1)
     assert shape_of(joined, x=(300, 1), y=(None, 4)) == (300, 5)
     assert shape_of(joined, x=(300, 1), y=(None, None)) == (300, None)
+
+
+def test_sizes_that_have_to_agree() -> None:
+    x, y = mx.sym.var("x"), mx.sym.var("y")
+    assert shape_of(x + y, x=(None, 8, None), y=(None, None, 3)) == (None, 8, 3)
+    added = mx.sym.broadcast_add(x, y)
+    assert shape_of(added, x=(None, None, None, 1), y=(1, None, 64, 1)) == (None, None, 64, 1)
+    assert shape_of(mx.sym.reshape_like(x, y), x=(None, 128), y=(7, None, 128)) == (7, None, 128)
+    part = mx.sym.reshape_like(x, y, lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=-1)
+    assert shape_of(part, x=(None, 128), y=(7, None, 9)) == (7, None, 128)

@@ -13,6 +13,7 @@ import numpy as np
 from operators import run_mxnet
 
 import mxtrt
+from mxtrt.errors import ShapeNeeded
 
 from .model import Model
 from .reference import reference
@@ -49,7 +50,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, with shapes passed to `mxtrt.optimize` and without."""
+    """A line of the table: with known sizes of the inputs, and with unknown ones."""
 
     name: str
     family: str
@@ -73,8 +74,9 @@ def measure(model: Model) -> Row:
     del weights
     check_scale(expected)
     shapes = {name: array.shape for name, array in inputs.items()}
+    ranks = {name: (None,) * len(shape) for name, shape in shapes.items()}
     known, unknown = (
-        _moved(model, symbol, (args, aux), inputs, expected, given) for given in (shapes, None)
+        _moved(model, symbol, (args, aux), inputs, expected, given) for given in (shapes, ranks)
     )
     return Row(model.name, model.family, shapes, operators(symbol), known, unknown)
 
@@ -99,9 +101,12 @@ def _moved(
     params: Any,
     inputs: Mapping[str, np.ndarray],
     expected: Sequence[np.ndarray],
-    shapes: Mapping[str, Sequence[int]] | None,
+    shapes: Mapping[str, Sequence[int | None]],
 ) -> Moved:
-    optimized, kept = mxtrt.optimize(symbol, params, shapes=shapes, engine="onnxruntime")
+    try:
+        optimized, kept = mxtrt.optimize(symbol, params, shapes=shapes, engine="onnxruntime")
+    except ShapeNeeded as needed:
+        return Moved(0, 0, {"": str(needed)}, 0.0)
     report = mxtrt.report(optimized)
     rest = {name: array.asnumpy() for dict_ in kept for name, array in dict_.items()}
     found = run_mxnet(optimized, {**inputs, **rest})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
@@ -20,7 +21,28 @@ DEPTH = "depth"
 RCNN_GAINS = {"rpnhead": 0.3, r"rpn.*conv2": 0.2, "^dense": 0.5}
 
 
-def model(name: str, family: str, *shape: int, rows: bool = False, **kwargs: Any) -> Model:
+GRAPHS = {
+    "resnet152_v1d": "symbol/djl_resnet152_v1d",
+    "resnext101_64x4d": "symbol/djl_resnext101_64x4d",
+    "se_resnext101_32x4d": "symbol/djl_se_resnext101_32x4d",
+    "se_resnext101_64x4d": "symbol/djl_se_resnext101_64x4d",
+    "senet_154": "symbol/djl_senet_154",
+    "vgg16_ucf101": "symbol/djl_vgg16_ucf101",
+    "inceptionv3_ucf101": "symbol/djl_inceptionv3_ucf101",
+}
+"""Models that stand in lists of graphs under other names than their own."""
+
+VGG_GAINS = {"convpredictor": 0.02}  # the nets multiply images by 57 and have no BatchNorm
+
+
+def model(
+    name: str,
+    family: str,
+    *shape: int,
+    rows: bool = False,
+    gains: Mapping[str, float] | None = None,
+    **kwargs: Any,
+) -> Model:
     """Return a model of GluonCV's zoo."""
 
     def build() -> Any:
@@ -30,7 +52,9 @@ def model(name: str, family: str, *shape: int, rows: bool = False, **kwargs: Any
             kwargs["pretrained_base"] = False
         return trace(get_model(name, pretrained=False, **kwargs), mx.sym.var("data"))
 
-    return Model(f"gluoncv/{name}", family, build, images(*shape), rows)
+    return Model(
+        f"gluoncv/{name}", family, build, images(*shape), rows, gains or {}, GRAPHS.get(name)
+    )
 
 
 def rcnn(name: str, family: str, proposals: int = 60) -> Model:
@@ -61,7 +85,6 @@ MODELS = (
     model("nasnet_4_1056", IMAGE, 1, 3, 224, 224),
     model("residualattentionnet56", IMAGE, 1, 3, 224, 224),
     model("resnest50", IMAGE, 1, 3, 128, 128),
-    model("resnet50_v1b_gn", IMAGE, 1, 3, 96, 96),
     model("resnet152_v1d", IMAGE, 1, 3, 96, 96),
     model("resnet50_v1d_0.11", IMAGE, 1, 3, 96, 96),
     model("resnext101_64x4d", IMAGE, 1, 3, 96, 96),
@@ -74,8 +97,8 @@ MODELS = (
     model("xception", IMAGE, 1, 3, 128, 128),
     model("ssd_512_mobilenet1.0_voc", BOXES, 1, 3, 256, 256, rows=True),
     model("ssd_512_resnet50_v1_voc", BOXES, 1, 3, 256, 256, rows=True),
-    model("ssd_512_vgg16_atrous_voc", BOXES, 1, 3, 256, 256, rows=True),
-    model("ssd_300_vgg16_atrous_voc", BOXES, 1, 3, 300, 300, rows=True),
+    model("ssd_512_vgg16_atrous_voc", BOXES, 1, 3, 512, 512, rows=True, gains=VGG_GAINS),
+    model("ssd_300_vgg16_atrous_voc", BOXES, 1, 3, 300, 300, rows=True, gains=VGG_GAINS),
     model("yolo3_mobilenet1.0_coco", BOXES, 1, 3, 256, 256, rows=True),
     model("yolo3_darknet53_coco", BOXES, 1, 3, 256, 256, rows=True),
     rcnn("faster_rcnn_resnet50_v1b_voc", BOXES),
@@ -99,10 +122,36 @@ MODELS = (
     model("fastscnn_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("hrnet_w18_small_v1_s", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("simple_pose_resnet18_v1b", POSE, 1, 3, 128, 96),
-    model("simple_pose_resnet50_v1b", POSE, 1, 3, 128, 96),
-    model("simple_pose_resnet101_v1d", POSE, 1, 3, 128, 96),
-    model("simple_pose_resnet152_v1b", POSE, 1, 3, 128, 96),
-    model("simple_pose_resnet152_v1d", POSE, 1, 3, 128, 96),
+    model(
+        "simple_pose_resnet50_v1b", POSE, 1, 3, 128, 96, graph="symbol/djl_simple_pose_resnet50_v1b"
+    ),
+    model(
+        "simple_pose_resnet101_v1d",
+        POSE,
+        1,
+        3,
+        128,
+        96,
+        graph="symbol/djl_simple_pose_resnet101_v1d",
+    ),
+    model(
+        "simple_pose_resnet152_v1b",
+        POSE,
+        1,
+        3,
+        128,
+        96,
+        graph="symbol/djl_simple_pose_resnet152_v1b",
+    ),
+    model(
+        "simple_pose_resnet152_v1d",
+        POSE,
+        1,
+        3,
+        128,
+        96,
+        graph="symbol/djl_simple_pose_resnet152_v1d",
+    ),
     model("mobile_pose_mobilenet1.0", POSE, 1, 3, 128, 96),
     model("alpha_pose_resnet101_v1b_coco", POSE, 1, 3, 128, 96),
     model("vgg16_ucf101", VIDEO, 2, 3, 64, 64),

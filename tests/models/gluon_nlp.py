@@ -137,11 +137,18 @@ def trace_constants(net: Any) -> dict[str, np.ndarray]:
 
 
 def small_lstm() -> Any:
-    """Return the symbol of a language model of one LSTM."""
+    """Return the symbol of a language model of two layers that is fed its states."""
     import gluonnlp as nlp
 
-    net = nlp.model.StandardRNN("lstm", WORDS, 32, 64, 1, dropout=0.0, tie_weights=False)
-    return trace(net, mx.sym.var("data"))
+    net = nlp.model.StandardRNN("lstm", WORDS, 32, 64, 2, dropout=0.0, tie_weights=False)
+    return trace(net, mx.sym.var("data"), [mx.sym.var("state"), mx.sym.var("cell")])
+
+
+def words_and_states(rng: np.random.Generator) -> Arrays:
+    """Return two sentences, words first, and the states of two layers before them."""
+    states = rng.uniform(-1, 1, (2, 2, 2, 64)).astype("float32")
+    words = rng.integers(0, WORDS, (LENGTH, 2)).astype("float32")
+    return {"data": words, "state": states[0], "cell": states[1]}
 
 
 def language_model(name: str) -> Model:
@@ -186,7 +193,7 @@ MODELS = (
         "gluonnlp/nlp_standard_lstm_small",
         LANGUAGE,
         small_lstm,
-        sentences("data"),
+        words_and_states,
         gains={"h2h": 0.5},
     ),
     Model(

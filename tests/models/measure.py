@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from operators import run_mxnet
 
 import mxtrt
 from mxtrt.errors import ShapeNeeded
+from mxtrt.symbol_json import read_json
 
 from .model import Model
 from .reference import reference
@@ -29,21 +29,23 @@ class Moved:
 
     Attributes
     ----------
-    moved, parts : int
-        Operators that engines run, and how many engines there are.
-    left : mapping of str to str
-        Reason by node.
+    operators, moved, parts : int
+        How many operators there are, how many of them engines run, and how many engines.
+    left : mapping of str to list of str
+        Nodes by the reason why they stay in MXNet.
     difference : float
         The largest difference to MXNet, relative to the largest number of its output.
-    reordered, other : int
-        Of models that return boxes: rows that stand at another place, and rows that the other
-        does not have.
+    rows, reordered, other : int
+        Of models that return boxes: how many rows there are, how many stand at another place, and
+        how many the other does not have.
     """
 
+    operators: int
     moved: int
     parts: int
-    left: Mapping[str, str]
+    left: Mapping[str, Sequence[str]]
     difference: float
+    rows: int = 0
     reordered: int = 0
     other: int = 0
 
@@ -55,7 +57,6 @@ class Row:
     name: str
     family: str
     inputs: Mapping[str, Sequence[int]]
-    operators: Mapping[str, int]
     known: Moved
     unknown: Moved
 
@@ -78,12 +79,12 @@ def measure(model: Model) -> Row:
     known, unknown = (
         _moved(model, symbol, (args, aux), inputs, expected, given) for given in (shapes, ranks)
     )
-    return Row(model.name, model.family, shapes, operators(symbol), known, unknown)
+    return Row(model.name, model.family, shapes, known, unknown)
 
 
 def operators(symbol: mx.sym.Symbol) -> dict[str, int]:
     """Return how many nodes of each operator a symbol has."""
-    nodes = json.loads(symbol.tojson())["nodes"]
+    nodes = read_json(symbol)["nodes"]
     return dict(sorted(Counter(node["op"] for node in nodes if node["op"] != "null").items()))
 
 
@@ -103,18 +104,26 @@ def _moved(
     expected: Sequence[np.ndarray],
     shapes: Mapping[str, Sequence[int | None]],
 ) -> Moved:
+    dtypes = {name: array.dtype.name for name, array in inputs.items()}
     try:
-        optimized, kept = mxtrt.optimize(symbol, params, shapes=shapes, engine="onnxruntime")
+        optimized, kept = mxtrt.optimize(
+            symbol, params, shapes=shapes, dtypes=dtypes, engine="onnxruntime"
+        )
     except ShapeNeeded as needed:
-        return Moved(0, 0, {"": str(needed)}, 0.0)
+        count = sum(operators(symbol).values())
+        return Moved(count, 0, 0, {str(needed): ["all"]}, 0.0)
     report = mxtrt.report(optimized)
     rest = {name: array.asnumpy() for dict_ in kept for name, array in dict_.items()}
     found = run_mxnet(optimized, {**inputs, **rest})
     mxtrt.release(optimized)
-    left = {f"{node.op} {node.name}": reason for node, reason in report.left.items()}
-    moved = len(report.graph.nodes) - len(left)
-    compared = compare(expected, found, rows=model.rows)
-    return Moved(moved, len(report.parts), left, *compared)
+    left: dict[str, list[str]] = {}
+    for node, reason in report.left.items():
+        left.setdefault(reason, []).append(f"{node.op} {node.name}")
+    count = len(report.graph.nodes)
+    moved, parts = count - len(report.left), len(report.parts)
+    rows = expected[0].shape[0] * expected[0].shape[1] if model.rows else 0
+    difference, reordered, other = compare(expected, found, rows=model.rows)
+    return Moved(count, moved, parts, left, difference, rows, reordered, other)
 
 
 def compare(

@@ -31,6 +31,8 @@ class Model:
     gains : mapping of str to float
         Factors of the weights whose names match a pattern: without normalisation in a detector's
         head all scores would be 1, and all orders of its boxes equally right.
+    graph : str, optional
+        Its name in a list of graphs and their operators, where that is another one.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Model:
     inputs: Callable[[np.random.Generator], Arrays]
     rows: bool = False
     gains: Mapping[str, float] = field(default_factory=dict)
+    graph: str | None = None
 
 
 def trace(

@@ -16,8 +16,8 @@ from .array_files import cast, join
 from .errors import BadModel, BadOption, ShapeNeeded, ShapesDisagree, nearest
 from .graph import Shape, Value, format_shape
 from .operator import report
-from .params import read_params
-from .pipeline import explain, optimize
+from .params import ParamsLike, read_params
+from .pipeline import ModelLike, explain, optimize
 from .symbol import load_symbol
 
 Array = np.ndarray[Any, Any]
@@ -33,15 +33,15 @@ class Trial:
 
     Parameters
     ----------
-    symbol : path
-        The model's ``-symbol.json``.
-    params : path or None
-        Its ``.params`` file.
+    symbol : path or mxnet.sym.Symbol
+        The model's ``-symbol.json``, or the model.
+    params : path, dict or None
+        Its ``.params`` file, or its parameters.
     options : mapping
         What `mxtrt.optimize` takes.
     """
 
-    def __init__(self, symbol: str, params: str | None, options: Mapping[str, Any]) -> None:
+    def __init__(self, symbol: ModelLike, params: ParamsLike, options: Mapping[str, Any]) -> None:
         arrays = read_params(params).arrays
         self.options = options
         self.symbol, self.params = load_symbol(symbol), arrays or {}
@@ -85,7 +85,7 @@ class Trial:
                 continue
             shape = self._implied_shapes(shapes).get(value.name)
             shapes[value.name] = self._assumed_shape(value) if shape is None else shape
-            complete[value.name] = _random(rng, shapes[value.name], value)
+            complete[value.name] = random_array(rng, shapes[value.name], value)
         return complete
 
     def with_labels(self, feeds: Arrays) -> dict[str, Array]:
@@ -118,13 +118,13 @@ class Trial:
         ShapesDisagree
             The model does not take these shapes, or has an output that cannot be joined.
         """
-        executors: dict[Any, _Bound] = {}
+        executors: dict[Any, Bound] = {}
         parts: list[list[Array]] = []
         seconds = []
         for feeds in batches:
             shapes = tuple(array.shape for array in feeds.values())
             if shapes not in executors:
-                executors[shapes] = _Bound(self.optimized, self.kept, self.with_labels(feeds))
+                executors[shapes] = Bound(self.optimized, self.kept, self.with_labels(feeds))
             bound = executors[shapes]
             bound.feed(feeds)
             start = time.perf_counter()
@@ -205,8 +205,8 @@ def compare(trial: Trial, feeds: Arrays) -> Comparison:
     UserError
         The arrays do not fit, or a size is needed.
     """
-    before = _Bound(trial.symbol, trial.params, feeds)
-    after = _Bound(trial.optimized, trial.kept, feeds)
+    before = Bound(trial.symbol, trial.params, feeds)
+    after = Bound(trial.optimized, trial.kept, feeds)
     names = _unique(trial.symbol.list_outputs())
     differences = {
         name: (largest_difference(a, b), float(np.max(np.abs(a), initial=0)))
@@ -216,7 +216,7 @@ def compare(trial: Trial, feeds: Arrays) -> Comparison:
     return Comparison(differences, median(slow), median(fast), len(slow))
 
 
-def _in_turns(*candidates: _Bound) -> list[list[float]]:
+def _in_turns(*candidates: Bound) -> list[list[float]]:
     """Return the seconds of many forward passes of each, measured in turns."""
     start = time.perf_counter()
     for bound in candidates:
@@ -251,7 +251,7 @@ def speed_up(before: float, after: float) -> str:
 # -- details -----------------------------------------------------------------------------------
 
 
-class _Bound:
+class Bound:
     """A symbol with arrays for all it reads, ready to run."""
 
     def __init__(self, symbol: mx.sym.Symbol, params: Mapping[str, Any], feeds: Arrays) -> None:
@@ -267,6 +267,7 @@ class _Bound:
             raise ShapesDisagree(_sentence(error)) from None
 
     def feed(self, arrays: Arrays) -> None:
+        """Write arrays into those that are bound."""
         for name, array in arrays.items():
             if name in self.executor.arg_dict:
                 self.executor.arg_dict[name][:] = array
@@ -278,6 +279,7 @@ class _Bound:
         return time.perf_counter() - start
 
     def __call__(self) -> list[Array]:
+        """Run and return the outputs."""
         try:
             return [array.asnumpy() for array in self.executor.forward(is_train=False)]
         except mx.base.MXNetError as error:
@@ -290,7 +292,8 @@ def _fits(shape: tuple[int, ...], known: Shape) -> bool:
     return len(shape) == len(known) and all(k in {None, n} for n, k in zip(shape, known))
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...], value: Value) -> Array:
+def random_array(rng: np.random.Generator, shape: tuple[int, ...], value: Value) -> Array:
+    """Return something to feed to an input."""
     if value.name.endswith("label"):
         return np.zeros(shape, value.dtype)
     if np.dtype(value.dtype).kind in "iub":

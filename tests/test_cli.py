@@ -242,13 +242,13 @@ def test_progress_is_shown_after_a_while(
     run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     monkeypatch.setattr("mxtrt.cli.terminal.PATIENCE", 0.01)
-    forward = trials._Bound.__call__
+    forward = trials.Bound.__call__
 
-    def slow(bound: trials._Bound) -> list[np.ndarray]:
+    def slow(bound: trials.Bound) -> list[np.ndarray]:
         time.sleep(0.05)
         return forward(bound)
 
-    monkeypatch.setattr(trials._Bound, "__call__", slow)
+    monkeypatch.setattr(trials.Bound, "__call__", slow)
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
     result = run("run", *NET, "--input", "data=x.npy", "--batch", "2")

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__, compat
 from ..errors import EngineError, UserError
-from . import build, cache, doctor, explain, export, infer, inspect, optimize, run
+from . import bench, build, cache, doctor, explain, export, infer, inspect, optimize, run
 
 
 class _Commands(click.Group):
@@ -70,6 +70,7 @@ def main() -> None:
     """  # noqa: D301
 
 
+main.add_command(bench.bench)
 main.add_command(build.build)
 main.add_command(cache.cache)
 main.add_command(doctor.doctor)

@@ -115,12 +115,12 @@ def of_tensorrt(command: Callable[..., None]) -> Callable[..., None]:
     """Add TensorRT's options; the command gets those that were given, as `mxtrt.optimize` does."""
 
     @functools.wraps(command)
-    def with_options(no_tf32: bool, **others: Any) -> None:
+    def with_options(*arguments: Any, no_tf32: bool, **others: Any) -> None:
         given = {name: others.pop(name) for name in _TENSORRT_NAMES}
         options = {name: value for name, value in given.items() if value is not None}
         if no_tf32:
             options["tf32"] = False
-        command(tensorrt=options, **others)
+        command(*arguments, tensorrt=options, **others)
 
     return _with(_TENSORRT_OPTIONS, with_options)
 

@@ -170,8 +170,21 @@ def attention_net() -> mx.sym.Symbol:
     qkv = mx.sym.FullyConnected(V("data"), num_hidden=24, flatten=False, name="qkv")
     scores = mx.sym.contrib.interleaved_matmul_selfatt_qk(qkv, heads=2)
     weights = mx.sym.softmax(scores, axis=-1)
-    sums = mx.sym.contrib.interleaved_matmul_selfatt_valatt(qkv, weights, heads=2)
+    attended = mx.sym.contrib.interleaved_matmul_selfatt_valatt
+    sums = attended(qkv, weights, heads=2, name="sums")
     return mx.sym.FullyConnected(sums, num_hidden=5, flatten=False, name="out")
+
+
+def scores_net() -> mx.sym.Symbol:
+    """Scores that stay integers, because what reads them is quantised too."""
+    qkv = mx.sym.FullyConnected(V("data"), num_hidden=24, flatten=False, name="qkv")
+    scores = mx.sym.contrib.interleaved_matmul_selfatt_qk(qkv, heads=2)
+    return mx.sym.FullyConnected(scores, num_hidden=5, flatten=False, name="out")
+
+
+def sums_net() -> mx.sym.Symbol:
+    """Sums that come out as floats, because nothing quantised reads them."""
+    return attention_net().get_internals()["sums_output"]
 
 
 def convolution_net() -> mx.sym.Symbol:
@@ -192,6 +205,7 @@ NETS = [
     *((convolution_net, (4, 3, 8, 8), o) for o in (NAIVE, INT8, BY_CHANNEL, ENTROPY, UNCALIBRATED)),
     # the others do not even infer their types in MXNet
     *((attention_net, (6, 2, 8), options) for options in (NAIVE, BY_CHANNEL)),
+    *((build, (6, 2, 8), NAIVE) for build in (scores_net, sums_net)),
 ]
 
 

@@ -82,6 +82,12 @@ def test_scalars_that_are_no_integers(op: str, dtype: str) -> None:
     check_numpy(f"_npi_{op}_scalar", x, scalar=2.7, is_int=False)
 
 
+@pytest.mark.parametrize("op", [op for op in SCALAR if "arctan2" in op])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_angles_with_a_scalar_that_is_no_integer(op: str, dtype: str) -> None:
+    check_numpy(f"_npi_{op}_scalar", beside(op, dtype, 2.7), scalar=2.7, is_int=False)
+
+
 @pytest.mark.parametrize("op", [
     "arctan2", "copysign", "equal", "not_equal", "greater", "greater_equal", "less", "less_equal",
     "ldexp", "add", "true_divide", "mod", "multiply"])  # fmt: skip

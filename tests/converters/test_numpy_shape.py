@@ -134,6 +134,11 @@ def test_stacks_of_different_ranks() -> None:
     check_numpy("_npi_stack", MATRIX, MATRIX + 1, num_args=2, axis=-1)
 
 
+@pytest.mark.parametrize("op", ["hstack", "dstack"])
+def test_stacks_do_not_read_dim(op: str) -> None:
+    check_numpy(f"_npi_{op}", CUBE, CUBE + 1, num_args=2, dim=0)
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1, None])
 def test_concatenate(axis: int | None) -> None:
     check_numpy("_npi_concatenate", MATRIX, MATRIX + 1, MATRIX + 2, num_args=3, axis=axis)
@@ -163,9 +168,12 @@ def test_hsplit(indices: tuple[int, ...], options: dict[str, int]) -> None:
 def test_splits_of_other_ranks() -> None:
     check_numpy("_npi_hsplit", np.arange(6), indices=(0, 2), axis=1)
     check_numpy("_npi_hsplit", np.arange(6), indices=(), sections=2)
+    check_numpy("_npi_hsplit", CUBE, indices=(0, 1), axis=0)  # which MXNet does not read
     check_numpy("_npi_hsplit", random_array((2, 6, 3)), indices=(), sections=2)
     check_numpy("_npi_dsplit", CUBE, indices=(0, 2), axis=2)  # MXNet dies on its own default
     check_numpy("_npi_dsplit", CUBE, indices=(), sections=2, axis=2)
+    whole = {"indices": (), "sections": CUBE.shape[2], "squeeze_axis": True}
+    check_numpy("_npi_dsplit", CUBE, axis=2, **whole)
 
 
 MODES = ["constant", "edge", "reflect", "symmetric", "maximum", "minimum"]

@@ -164,4 +164,6 @@ def test_all_finite(dtype: str, odd: float) -> None:
 
 def test_refused() -> None:
     check_refused(mx.sym.all_finite(X, init_output=False), {"x": (2, 3)}, "init_output=False")
+    symbol = mx.sym.multi_all_finite(X, num_arrays=1, init_output=False)
+    check_refused(symbol, {"x": (2, 3)}, "init_output=False")
     check_refused(mx.sym.all_finite(X), {"x": np.ones(3, "int32")}, "floats alone")

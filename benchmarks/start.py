@@ -53,8 +53,10 @@ def run(*command: str, folder: str = "") -> str:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled, as after pip install
     environment["PYTHONPYCACHEPREFIX"] = COMPILED.name
     done = subprocess.run(
-        [sys.executable, *command], check=True, capture_output=True, text=True, env=environment
+        [sys.executable, *command], check=False, capture_output=True, text=True, env=environment
     )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return done.stdout.splitlines()[-1]
 
 
@@ -63,7 +65,7 @@ def import_seconds() -> dict[str, float]:
     mxtrt, mxnet = map(float, run("-c", IMPORT_BOTH).split())
     try:
         alone = float(run("-c", IMPORT_ALONE))
-    except subprocess.CalledProcessError:  # this Python and NumPy are too new for MXNet alone
+    except RuntimeError:  # this Python and NumPy are too new for MXNet alone
         return {"import mxnet": mxnet, "import mxtrt": mxtrt}
     return {"import mxnet": alone, "import mxtrt": mxtrt + mxnet - alone}
 

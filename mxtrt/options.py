@@ -54,7 +54,7 @@ class Options:
     optimization_level : int, optional
         How long TensorRT's builder may search, 0 to 5.
     timing_cache : str, optional
-        A file with what earlier builds timed; it is read and written.
+        A file with what earlier builds timed, in place of the one in the store.
     cuda_graph : bool, optional
         Replay a CUDA graph where all sizes are fixed; None measures whether it is faster.
     contexts : int

@@ -101,7 +101,8 @@ def optimize(
     optimization_level : int, optional
         How long TensorRT's builder may search, 0 to 5; needs TensorRT 8.6.
     timing_cache : path, optional
-        A file with what earlier builds timed, which makes later ones faster.
+        A file with what earlier builds timed, which makes later ones faster; by default it is
+        kept in the store.
     cuda_graph : bool, optional
         Replay a CUDA graph where all sizes are fixed; by default where it measures faster.
     contexts : int

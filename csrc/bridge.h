@@ -1,4 +1,5 @@
-// The C table between the MXNet operator (operator.cc) and whoever runs the engines (_bridge.pyx).
+// The C table between MXNet's side (operator.cc, backend.cc) and whoever plans and runs the engines
+// (_bridge.pyx).
 #ifndef MXTRT_BRIDGE_H_
 #define MXTRT_BRIDGE_H_
 
@@ -36,6 +37,10 @@ typedef struct {
   // `stream` is MXNet's cudaStream_t for arrays on a GPU, NULL otherwise.
   int (*execute)(const char* key, int num_inputs, const MxtrtTensor* inputs, int num_outputs,
                  const MxtrtTensor* outputs, void* stream, char* error, size_t error_size);
+  // Writes the optimised graph, MXNet's JSON as `graph` is, to memory from malloc: it is the
+  // caller's. The options are those of optimize_for.
+  int (*optimize)(const char* graph, int num_options, const char* const* names,
+                  const char* const* values, char** optimized, char* error, size_t error_size);
 } MxtrtTable;
 
 // Installs the table, which must outlive its use; NULL detaches. Returns when no thread is inside

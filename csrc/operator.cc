@@ -7,22 +7,18 @@
 // A node holds a key and never the engine: MXNet copies attributes and creates the operator's state
 // anew on nearly every Gluon call.
 
-#include <pthread.h>
-
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "boundary.h"
 #include "bridge.h"
 #include "mxnet/lib_api.h"
+#include "table.h"
 
 namespace mxtrt {
 namespace {
@@ -38,50 +34,10 @@ using Shapes = std::vector<std::vector<unsigned int>>;
 constexpr unsigned int kUnknownSize = UINT32_MAX;  // how MXNet's -1 arrives in inferShape
 constexpr int kMaxArrays = 4096;
 
-// ---------------------------------------------------------------------------------- the table
-
-std::atomic<const MxtrtTable*> installed_table{nullptr};
-std::atomic<int> calls_inside{0};
-thread_local int my_calls_inside = 0;
-
-// Holds the table in place for one call. The count goes up before the table is read, and
-// mxtrt_set_table reads it after the table was replaced: one of the two sees the other.
-class TableInUse {
- public:
-  TableInUse() {
-    calls_inside.fetch_add(1);
-    ++my_calls_inside;
-    table_ = installed_table.load();
-  }
-  ~TableInUse() {
-    --my_calls_inside;
-    calls_inside.fetch_sub(1);
-  }
-  TableInUse(const TableInUse&) = delete;
-  TableInUse& operator=(const TableInUse&) = delete;
-
-  const MxtrtTable* get() const { return table_; }
-
- private:
-  const MxtrtTable* table_;
-};
-
-// A fork copies the count but not the threads that would bring it back to zero.
-void ForgetCallsOfParentProcess() { calls_inside.store(my_calls_inside); }
-const int fork_handler = pthread_atfork(nullptr, nullptr, ForgetCallsOfParentProcess);
-
-struct ErrorText {
-  char text[4096] = "";
-};
-
 MXReturnValue FailDetached(const std::string& key) {
   return Fail("the engine '" + key +
               "' cannot run: mxtrt is detached from MXNet, because the interpreter is exiting or "
               "mxtrt was not imported in this process");
-}
-
-MXReturnValue FailWith(const ErrorText& error) {
-  return Fail(error.text[0] != '\0' ? error.text : "the engine failed without a message");
 }
 
 // ------------------------------------------------------------------------------- attributes
@@ -309,13 +265,6 @@ REGISTER_OP(_mxtrt_heads)
     .setCreateOpState(CreateHeads, "cpu");
 
 }  // namespace mxtrt
-
-extern "C" void mxtrt_set_table(const MxtrtTable* table) {
-  mxtrt::installed_table.store(table);
-  while (mxtrt::calls_inside.load() > mxtrt::my_calls_inside) {
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-}
 
 mxnet::ext::MXReturnValue initialize(int version) {
   if (version >= 10900 && version < 20000) return mxnet::ext::MX_SUCCESS;

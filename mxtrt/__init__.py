@@ -46,6 +46,15 @@ _HOMES = {
 }
 
 
+def _connect() -> None:
+    from .gluon.backend import connect
+
+    connect()
+
+
+compat.after_import(_connect)
+
+
 def __getattr__(name: str) -> Any:
     if name == "runtime":
         return importlib.import_module(".runtime", __name__)

@@ -1,6 +1,6 @@
 """Types and documentation of ``_bridge.pyx``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -85,3 +85,48 @@ def unregister(key: str) -> None:
 
 def registered() -> list[str]:
     """Return the keys that have a part."""
+
+def set_planner(planner: Callable[[str, dict[str, str]], str]) -> None:
+    """Let the graph pass call ``planner`` with a graph's JSON and the options as strings.
+
+    It returns the JSON of the optimised graph. An exception becomes MXNet's ``MXNetError``, with
+    its text inside.
+    """
+
+def count_writes_with(wait_to_read: int, has_onednn: bool) -> None:
+    """Say how `Writes` reads MXNet's arrays; call it once, before the first one.
+
+    Parameters
+    ----------
+    wait_to_read : int
+        The address of the C function ``MXNDArrayWaitToRead``.
+    has_onednn : bool
+        Whether this build of MXNet has oneDNN: its arrays have one member more.
+    """
+
+class Writes:
+    """Notices writes to arrays, wherever they come from.
+
+    MXNet's engine counts the operations that write to an array's memory, through whichever view.
+    Not counted is what bypasses MXNet: memory shared with NumPy or by DLPack.
+
+    Parameters
+    ----------
+    arrays : iterable of mxnet.nd.NDArray
+        Kept alive. Writes in progress finish first.
+    """
+
+    arrays: tuple[Any, ...]
+
+    def __init__(self, arrays: Iterable[Any]) -> None: ...
+    def only(self, indices: Sequence[int]) -> Writes:
+        """Return the same for some of the arrays, with the writes noticed so far."""
+    def first(self, wait: bool = True) -> int:
+        """Return the index of the first array written to since the construction, or -1.
+
+        With ``wait`` writes in progress finish first, and an array that could not be computed
+        counts as written to.
+        """
+
+def checksum(address: int, nbytes: int) -> int:
+    """Return a number of 64 bits that tells the contents of two memories apart; no secret."""

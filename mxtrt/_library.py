@@ -1,4 +1,4 @@
-"""Loads mxtrt's operators into MXNet."""
+"""Loads mxtrt's operators and its graph pass into MXNet."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def load() -> None:
     global _loaded
     if _loaded:
         return
+    compat.prepare()  # the import of MXNet calls this function, too
     with _lock:
         if _loaded:
             return
-        compat.prepare()
         from mxtrt import missing_shapes
 
         _load_operators()

@@ -44,6 +44,17 @@ def prepare_later() -> None:
         sys.meta_path.insert(0, _MXNetFinder())
 
 
+def after_import(callback: Callable[[], None]) -> None:
+    """Call `callback` once MXNet has been imported: now, or at that moment."""
+    if "mxnet" not in sys.modules:
+        _callbacks.append(callback)
+    elif hasattr(sys.modules["mxnet"], "gluon"):  # not so for a stand-in of that name
+        callback()
+
+
+_callbacks: list[Callable[[], None]] = []
+
+
 def not_installed() -> MXNetNotInstalled:
     """Return the error that says how to install MXNet."""
     return MXNetNotInstalled(_how_to_install(sys.version_info[:2]))
@@ -85,6 +96,8 @@ class _PreparingLoader(Loader):
                 self._loader.exec_module(module)
         _write_numbers_plainly()
         _spell_scipy_anew()
+        while _callbacks:
+            _callbacks.pop(0)()
 
 
 def _is_installed(module: str) -> bool:

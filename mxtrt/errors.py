@@ -13,7 +13,9 @@
     │   ├── ShapeNeeded            a shape has to be passed (a ValueError)
     │   ├── ShapesDisagree         shapes or dtypes that do not fit the model (a ValueError)
     │   ├── EngineNotAvailable     the engine that was asked for cannot run here
-    │   └── ProgramNotAvailable    a program outside Python is not installed
+    │   ├── ProgramNotAvailable    a program outside Python is not installed
+    │   ├── InferenceOnly          an optimised block was called for training (a RuntimeError)
+    │   └── WeightsChanged         parameters changed, and the engines hold the old ones
     ├── UnsupportedOp              why one node stays in MXNet; caught by the partitioner
     └── EngineError                an engine failed while it was built or run
 
@@ -81,6 +83,14 @@ class EngineNotAvailable(UserError):
 
 class ProgramNotAvailable(UserError):
     """A program outside Python, such as Graphviz, is not installed."""
+
+
+class InferenceOnly(UserError, RuntimeError):
+    """An optimised block was called for training: engines have no gradients."""
+
+
+class WeightsChanged(UserError, RuntimeError):
+    """Parameters have changed since engines were built with them."""
 
 
 class UnsupportedOp(MxtrtError):

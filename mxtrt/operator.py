@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import mxnet as mx
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .reports import Report
 
 Shapes = tuple[tuple[int, ...], ...]
+Execute = Callable[[Sequence["_bridge.Buffer"], Sequence["_bridge.Buffer"], int], None]
 
 
 class EngineOperator:
@@ -44,7 +45,7 @@ class EngineOperator:
 
     def __init__(self, part: Subgraph, engine: Engine) -> None:
         self.part, self.engine = part, engine
-        self.execute = engine.execute
+        self.execute: Execute = engine.execute
         # MXNet infers the sizes of the outputs from the very nodes that moved
         self._symbol, self._input_names, self._param_shapes = _part_symbol(part)
         self._infer = lru_cache(maxsize=256)(self._infer_uncached)
@@ -77,6 +78,17 @@ class EngineOperator:
                     f"pass dtypes={{{value.name!r}: {name!r}}} to mxtrt.optimize"
                 )
         return self._inputs, self._outputs
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Call `check` before each run; what it raises fails the run."""
+
+        def guarded(
+            inputs: Sequence[_bridge.Buffer], outputs: Sequence[_bridge.Buffer], stream: int
+        ) -> None:
+            check()
+            self.engine.execute(inputs, outputs, stream)
+
+        self.execute = guarded
 
     def _infer_uncached(self, shapes: Shapes, np_shape: bool) -> Shapes:
         used = set(self._symbol.list_inputs())  # a branch may leave some out
@@ -122,6 +134,8 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, Sh
 
 ENGINE_OP = "_mxtrt_engine"
 
+ModelLike = Union[mx.sym.Symbol, mx.gluon.HybridBlock]
+
 _ENGINES: dict[str, EngineOperator] = {}  # by key, as in the bridge's own table
 _REPORTS: dict[str, Report] = {}
 
@@ -138,44 +152,90 @@ def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict
     return keys
 
 
-def report(symbol: mx.sym.Symbol) -> Report:
-    """Return the report of a symbol that `optimize` made in this process.
+def report(model: ModelLike) -> Report:
+    """Return the report of a symbol or a block that mxtrt optimised in this process.
 
     It names the engines that run now: where one has failed, the one that took its place.
 
     Raises
     ------
     BadModel
-        The symbol holds no engine of this process.
+        The model holds no engine of this process.
     """
-    for key in _keys(symbol):
+    for key in _keys(model):
         if key in _REPORTS:
-            kinds = dict.fromkeys(engine.kind for engine in engines(symbol))
+            kinds = dict.fromkeys(engine.kind for engine in engines(model))
             return replace(_REPORTS[key], engine=" and ".join(kinds))
     raise BadModel("the symbol holds no engine of this process; mxtrt.optimize returns one")
 
 
-def release(symbol: mx.sym.Symbol) -> None:
-    """Free the engines of an optimised symbol; it and its copies can run no more.
+def release(model: ModelLike) -> None:
+    """Free the engines of an optimised symbol or block; it and its copies can run no more.
 
     Engines otherwise live as long as the process, because copies of a symbol cannot be counted.
     """
-    for key in _keys(symbol):
-        _bridge.unregister(key)
-        _ENGINES.pop(key, None)
-        _REPORTS.pop(key, None)
+    for key in _keys(model):
+        _forget(key)
 
 
-def engines(symbol: mx.sym.Symbol) -> list[Engine]:
-    """Return the engines of an optimised symbol, in the order of its nodes."""
-    return [operator.engine for operator in operators(symbol)]
+def engines(model: ModelLike) -> list[Engine]:
+    """Return the engines of an optimised symbol or block, in the order of its nodes."""
+    return [operator.engine for operator in operators(model)]
 
 
-def operators(symbol: mx.sym.Symbol) -> list[EngineOperator]:
-    """Return the parts of an optimised symbol with their engines, in the order of its nodes."""
-    return [_ENGINES[key] for key in _keys(symbol) if key in _ENGINES]
+def operators(model: ModelLike) -> list[EngineOperator]:
+    """Return the parts of an optimised symbol or block with their engines, in its nodes' order."""
+    return [_ENGINES[key] for key in _keys(model) if key in _ENGINES]
 
 
-def _keys(symbol: mx.sym.Symbol) -> list[str]:
+def parameters(symbol: mx.sym.Symbol) -> set[str]:
+    """Return the names of the parameters that the engines of an optimised symbol hold."""
+    return {value.name for operator in operators(symbol) for value in operator.part.params}
+
+
+def guard(symbol: mx.sym.Symbol, check: Callable[[], None]) -> None:
+    """Call `check` before each run of each engine of a symbol; what it raises fails the run."""
+    for operator in operators(symbol):
+        operator.guard(check)
+
+
+def replace_engines(old: mx.sym.Symbol, new: mx.sym.Symbol) -> bool:
+    """Let the nodes of `old` run the engines of `new`, if the two differ in nothing else.
+
+    Then `new` can run no more. Nodes of copies of `old`, and of graphs that hold it, run the new
+    engines, too.
+    """
+    keys, others = _keys(old), _keys(new)
+    if any(key not in _ENGINES for key in (*keys, *others)) or _form(old) != _form(new):
+        return False
+    for key, other in zip(keys, others):
+        _ENGINES[key], _REPORTS[key] = _ENGINES[other], _REPORTS[other]
+        _bridge.register(key, _ENGINES[key])
+        _forget(other)
+    return True
+
+
+def _form(symbol: mx.sym.Symbol) -> object:
+    """Return what tells two optimised symbols apart, beside their engines."""
+    text = symbol.tojson()
+    for number, key in enumerate(_keys(symbol)):
+        text = text.replace(key, str(number))
+    parts = (_ENGINES[key].part for key in _keys(symbol))
+    ends = [[(v.shape, v.dtype) for v in (*part.inputs, *part.outputs)] for part in parts]
+    return text, ends
+
+
+def _forget(key: str) -> None:
+    _bridge.unregister(key)
+    _ENGINES.pop(key, None)
+    _REPORTS.pop(key, None)
+
+
+def _keys(model: ModelLike) -> list[str]:
+    symbol = model
+    if isinstance(model, mx.gluon.HybridBlock):
+        if not model._cached_graph:
+            raise BadModel(f"the block {model.name!r} has not been called since it was hybridized")
+        symbol = model._cached_graph[1]
     nodes = json.loads(symbol.tojson())["nodes"]
     return [node["attrs"]["key"] for node in nodes if node["op"] == ENGINE_OP]

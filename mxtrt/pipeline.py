@@ -42,7 +42,7 @@ ModelLike = Union[mx.sym.Symbol, str, "os.PathLike[str]"]
 def optimize(
     model: ModelLike,
     params: ParamsLike = None,
-    *,
+    *inputs: Any,
     shapes: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
     dtypes: Mapping[str, Any] | None = None,
     engine: str = "auto",
@@ -62,16 +62,18 @@ def optimize(
     device: int = 0,
     cache_dir: str | os.PathLike[str] | bool | None = True,
     cache_size: int | str | None = None,
-) -> tuple[mx.sym.Symbol, Any]:
+) -> Any:
     """Move every part of a model that an engine can run into engines.
 
     Parameters
     ----------
-    model : mxnet.sym.Symbol or path
-        The model, or the path of its ``-symbol.json``.
+    model : mxnet.sym.Symbol, path or mxnet.gluon.HybridBlock
+        The model, the path of its ``-symbol.json``, or a block.
     params : dict, pair or path
         The parameters: a dict with or without ``arg:``/``aux:`` prefixes, a pair
-        ``(arg_params, aux_params)``, or the path of a ``.params`` file.
+        ``(arg_params, aux_params)``, or the path of a ``.params`` file. With a block, which has its
+        own parameters, this and `inputs` are an example of what it is called with: arrays, nested
+        lists of arrays, None. Their sizes do not matter.
     shapes : mapping of str to tuple, optional
         Sizes of the inputs as far as they are fixed: numbers, None for an unknown size, or
         ``(smallest, best, largest)``. Without it, what the parameters imply is used and the
@@ -122,6 +124,8 @@ def optimize(
         The same inputs (without labels that inference does not read) and the same outputs.
     params : object
         In the form that came in, without what the engines hold.
+    block : mxtrt.gluon.block.OptimizedBlock
+        In place of both, for a block: it is called as the original is.
 
     Raises
     ------
@@ -154,6 +158,21 @@ def optimize(
         cache_dir=cache_dir,
         cache_size=cache_size,
     )
+    if isinstance(model, mx.gluon.Block):
+        from .gluon.block import optimize_block
+
+        return optimize_block(model, (params, *inputs), options)
+    if inputs:
+        raise TypeError(
+            "optimize takes a symbol and its params, or a block and what it is called with"
+        )
+    return optimize_symbol(model, params, options)
+
+
+def optimize_symbol(
+    model: ModelLike, params: ParamsLike, options: Options
+) -> tuple[mx.sym.Symbol, Any]:
+    """Do what `optimize` does for a symbol, with options that have been checked."""
     accept_missing_labels()
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
@@ -174,7 +193,7 @@ def optimize(
     return optimized, left_for_mxnet
 
 
-def explain(model: ModelLike, params: ParamsLike = None, **options: Any) -> Report:
+def explain(model: ModelLike, params: ParamsLike = None, *inputs: Any, **options: Any) -> Report:
     """Say what `optimize` would do with the same arguments, without building an engine.
 
     Returns
@@ -188,6 +207,11 @@ def explain(model: ModelLike, params: ParamsLike = None, **options: Any) -> Repo
         As `optimize` does.
     """
     checked = read_options(**options)
+    if isinstance(model, mx.gluon.Block):
+        from .gluon.trace import trace
+
+        traced = trace(model, (params, *inputs))
+        model, params, checked = traced.symbol, traced.arrays(), traced.inform(checked)
     build = builder(checked)
     graph = read_symbol(load_symbol(model), read_params(params).arrays, checked)
     report = Report(graph, partition(graph, checked, build.refuses), checked, build.kind)

@@ -258,6 +258,8 @@ class _Net:
                 complete = trial.with_random(feeds)
                 mxtrt = Bound(trial.optimized, trial.kept, complete)
                 found = mxtrt()
+            if trial.report.parts and trial.report.engine != self.kind:
+                notes.append(f"mxtrt ran in {trial.report.engine} instead of {self.kind}")
             mxnet = Bound(trial.symbol, trial.params, complete)
             want = mxnet()
             calls: dict[str, Callable[[], Any]] = {MXNET: mxnet, MXTRT: mxtrt}
@@ -414,25 +416,23 @@ def _raw_plan(
     from .engines._plans import find_maker, load_plan, make_plan
     from .engines._raw import RawPlan
 
-    with _resources(options.engine, vars(options)) as came:
-        plan, info = make_plan(find_maker(options, ()), proto, weights, options)
-        loaded = load_plan(
-            "the plan", bytes(plan), info, engine=options.engine, device=options.device,
-            contexts=1, cuda_graph=options.cuda_graph,
-        )  # fmt: skip
-        loaded.gpu.__enter__()
-        raw = RawPlan(loaded, feeds)
-        found = [array.copy() for array in raw.numpy()]
-    title = loaded.api.title
-    calls: dict[str, Callable[[], Any]] = {title: raw.numpy, f"{title}, {ON_GPU}": raw.raw}
-    if raw.captured is not None:
-        calls[f"{title}, {ON_GPU}, CUDA graph"] = raw.graph
-    try:
+    with ExitStack() as stack:
+        with _resources(options.engine, vars(options)) as came:
+            plan, info = make_plan(find_maker(options, ()), proto, weights, options)
+            loaded = load_plan(
+                "the plan", bytes(plan), info, engine=options.engine, device=options.device,
+                contexts=1, cuda_graph=options.cuda_graph,
+            )  # fmt: skip
+            stack.callback(loaded.close)
+            stack.enter_context(loaded.gpu)
+            raw = RawPlan(loaded, feeds)
+            stack.callback(raw.close)
+            found = [array.copy() for array in raw.numpy()]
+        title = loaded.api.title
+        calls: dict[str, Callable[[], Any]] = {title: raw.numpy, f"{title}, {ON_GPU}": raw.raw}
+        if raw.captured is not None:
+            calls[f"{title}, {ON_GPU}, CUDA graph"] = raw.graph
         yield _Raw(title, calls, found, came)
-    finally:
-        raw.close()
-        loaded.gpu.__exit__()
-        loaded.close()
 
 
 def _plan_layers(part: Any, feeds: Arrays) -> list[LayerTime]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import BadModel, EngineNotAvailable
+from .errors import BadModel, BadPlan, EngineError, EngineNotAvailable
 from .graph import align_columns, format_shape
 from .plan_file import PlanInfo, format_sizes, info_path, read_plan
 
@@ -113,7 +113,7 @@ def _inspect_plan(path: str, device: int) -> Contents:
 
     try:
         plan = runtime.load(path, device=device, contexts=1)
-    except EngineNotAvailable as error:
+    except (EngineNotAvailable, EngineError, BadPlan) as error:  # of another version or GPU
         return Contents("a TensorRT plan", {**facts, "layers": f"not seen: {error}"})
     with plan:
         return _inspect_loaded(plan, facts)

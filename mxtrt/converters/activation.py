@@ -78,7 +78,7 @@ def leaky_relu(
 
 def _leaky(onnx: OnnxModel, x: Value, slope: float) -> str:
     if x.dtype == "float64":
-        return doubles.leaky_relu(onnx, x, slope)
+        return doubles.leaky_relu(onnx, x, onnx.constant(slope, "float32"))
     return onnx.op("LeakyRelu", x, alpha=slope)
 
 
@@ -91,9 +91,11 @@ def _gelu(onnx: OnnxModel, x: Value) -> str:
 
 def _prelu(onnx: OnnxModel, x: Value, gamma: Value) -> str:
     sizes = [known_size(gamma, axis) for axis in range(known_rank(gamma))]
-    if all(size == 1 for size in sizes):
-        return onnx.op("PRelu", x, onnx.op("Reshape", gamma, onnx.ints([1])))
-    return onnx.op("PRelu", x, onnx.op("Reshape", gamma, onnx.ints(_slope_shape(x, sizes))))
+    shape = [1] if all(size == 1 for size in sizes) else _slope_shape(x, sizes)
+    slope = onnx.op("Reshape", gamma, onnx.ints(shape))
+    if x.dtype == "float64":
+        return doubles.leaky_relu(onnx, x, onnx.cast(slope, "float32"))
+    return onnx.op("PRelu", x, slope)
 
 
 def _slope_shape(x: Value, sizes: list[int]) -> list[int]:

@@ -36,11 +36,10 @@ def elu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
     return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
 
 
-def leaky_relu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
-    """Return ``x``, or ``alpha x`` where that is negative, multiplied in float32 as MXNet does."""
-    scaled = onnx.op("Mul", onnx.cast(x, "float32"), onnx.constant(alpha, "float32"))
-    positive = onnx.op("Greater", x, _number(onnx, 0))
-    return onnx.op("Where", positive, x, onnx.cast(scaled, "float64"))
+def leaky_relu(onnx: OnnxModel, x: Operand, slope: Operand) -> str:
+    """Return ``x``, or ``slope x`` where that is negative, multiplied in float32 as MXNet does."""
+    scaled = onnx.cast(onnx.op("Mul", onnx.cast(x, "float32"), slope), "float64")
+    return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
 
 
 def selu(onnx: OnnxModel, x: Operand) -> str:

@@ -9,6 +9,7 @@ from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import known_rank, normalized_axis
+from .elementwise import single
 from .reduction import reduce, reduced_axes
 
 BATCH_NORM_EPS = float(np.float32(1e-3))  # MXNet's default, a float32 in a double
@@ -220,7 +221,7 @@ def l2_normalization(
     first = 2 if mode == "spatial" else 1
     axes = [1] if mode == "channel" else list(range(first, known_rank(x)))
     square = onnx.op("ReduceSumSquare", x, axes=axes) if axes else onnx.op("Mul", x, x)
-    norm = onnx.op("Sqrt", onnx.op("Add", square, onnx.constant(eps, x.dtype)))
+    norm = onnx.op("Sqrt", onnx.op("Add", square, onnx.constant(single(eps), x.dtype)))
     return onnx.op("Div", x, norm)
 
 

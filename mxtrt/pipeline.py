@@ -1,14 +1,14 @@
 r"""The whole of mxtrt as one table of steps.
 
-====  ================  =============================================  ====================
+====  ================  =============================================  ===========================
 step  function          in → out                                       where
-====  ================  =============================================  ====================
+====  ================  =============================================  ===========================
 1     `read_symbol`     ``Symbol`` + params + shapes → `Graph`         ``symbol.py``
 2     `partition`       `Graph` → `Subgraph`\ s + reasons              ``partition.py``
 3     `export_onnx`     `Subgraph` → ``onnx.ModelProto``               ``onnx_model.py``
-4     `build`           ``ModelProto`` → `Engine`                      ``engines/``
+4     `build`           ``ModelProto`` → `Engine`                      ``engines/``, ``store.py``
 5     `write_symbol`    `Graph` + engines → ``Symbol``                 ``symbol_writer.py``
-====  ================  =============================================  ====================
+====  ================  =============================================  ===========================
 """
 
 from __future__ import annotations

@@ -69,7 +69,13 @@ def fused_convolution(
             onnx, node, _float_body(onnx, node, operands, tensors), ranges[0], x, reach
         )
     tensors[1] = _weight(onnx, weight, largest)
-    return _result(onnx, node, _float_body(onnx, node, operands, tensors), told)
+    out = _float_body(onnx, node, operands, tensors)
+    added_in = operands[-1].dtype if with_sum else None
+    if told is not None and added_in == "int8" and node.outputs[0].dtype == "uint8":
+        # oneDNN adds in place, so a sum with an int8 term saturates at 127 of uint8's 255 steps
+        limit = times(onnx, step_of(onnx, told, "uint8"), 127.0)
+        out = onnx.op("Min", out, onnx.constant(limit, "float32"))
+    return _result(onnx, node, out, told)
 
 
 @converts("_sg_mkldnn_fully_connected")

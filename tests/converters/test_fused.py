@@ -195,6 +195,14 @@ def convolution_net() -> mx.sym.Symbol:
     return mx.sym.FullyConnected(x, num_hidden=5, name="five")
 
 
+def projection_net() -> mx.sym.Symbol:
+    """A sum whose second term may be negative: MXNet adds it in int8 to what comes out as uint8."""
+    x = act(conv(V("data"), "one", pad=(1, 1)))
+    shortcut = mx.sym.BatchNorm(conv(x, "shortcut", kernel=(1, 1)), name="bn1")
+    x = mx.sym.BatchNorm(conv(x, "two", pad=(1, 1)), name="bn2") + shortcut
+    return mx.sym.flatten(conv(act(x), "three", kernel=(1, 1)))
+
+
 NAIVE: dict[str, Any] = {}
 INT8 = {"quantized_dtype": "int8"}
 BY_CHANNEL = {"quantize_granularity": "channel-wise"}
@@ -203,6 +211,7 @@ UNCALIBRATED = {"calib_mode": "none", "calib_data": None, "num_calib_examples": 
 
 NETS = [
     *((convolution_net, (4, 3, 8, 8), o) for o in (NAIVE, INT8, BY_CHANNEL, ENTROPY, UNCALIBRATED)),
+    (projection_net, (4, 3, 8, 8), NAIVE),
     # the others do not even infer their types in MXNet
     *((attention_net, (6, 2, 8), options) for options in (NAIVE, BY_CHANNEL)),
     *((build, (6, 2, 8), NAIVE) for build in (scores_net, sums_net)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -70,6 +71,35 @@ def rcnn(name: str, family: str, proposals: int = 60) -> Model:
     return Model(f"gluoncv/{name}", family, build, images(1, 3, 256, 256), True, RCNN_GAINS)
 
 
+def quantized(name: str, family: str, size: int, rows: bool = False) -> Model:
+    """Return a model of 8 bits, whose symbol GluonCV ships."""
+
+    def build() -> Any:
+        from gluoncv.model_zoo import get_model, quantized
+
+        folder = Path(quantized.__file__).parent
+        symbol = mx.sym.load(str(folder / f"{name}_int8-symbol.json"))
+        if not rows:
+            return symbol, {}
+        net = get_model(name, pretrained=False, pretrained_base=False)
+        _, constants = trace(net, mx.sym.var("data"))
+        own = {_without_prefix(name): array for name, array in constants.items()}
+        return symbol, {
+            name: own[_without_prefix(name)]
+            for name in symbol.list_arguments()
+            if _without_prefix(name) in own
+        }
+
+    shape, gains = (1, 3, size, size), VGG_GAINS if "vgg" in name else {}
+    graph = f"symbol/mxsharp_{name}_int8"
+    return Model(f"gluoncv/{name}_int8", family, build, images(*shape), rows, gains, graph)
+
+
+def _without_prefix(name: str) -> str:
+    """Return a parameter's name without the net's, which has a number in it."""
+    return name.partition("_")[2]
+
+
 PIXELS_SIZE = {"crop_size": 128}
 
 MODELS = (
@@ -95,10 +125,16 @@ MODELS = (
     model("shufflenet_v1", IMAGE, 1, 3, 224, 224),
     model("shufflenet_v2", IMAGE, 1, 3, 224, 224),
     model("xception", IMAGE, 1, 3, 128, 128),
+    quantized("mobilenet1.0", IMAGE, 224),
+    quantized("resnet50_v1", IMAGE, 224),
     model("ssd_512_mobilenet1.0_voc", BOXES, 1, 3, 256, 256, rows=True),
     model("ssd_512_resnet50_v1_voc", BOXES, 1, 3, 256, 256, rows=True),
     model("ssd_512_vgg16_atrous_voc", BOXES, 1, 3, 512, 512, rows=True, gains=VGG_GAINS),
     model("ssd_300_vgg16_atrous_voc", BOXES, 1, 3, 300, 300, rows=True, gains=VGG_GAINS),
+    quantized("ssd_300_vgg16_atrous_voc", BOXES, 300, rows=True),
+    quantized("ssd_512_mobilenet1.0_voc", BOXES, 512, rows=True),
+    quantized("ssd_512_resnet50_v1_voc", BOXES, 512, rows=True),
+    quantized("ssd_512_vgg16_atrous_voc", BOXES, 512, rows=True),
     model("yolo3_mobilenet1.0_coco", BOXES, 1, 3, 256, 256, rows=True),
     model("yolo3_darknet53_coco", BOXES, 1, 3, 256, 256, rows=True),
     rcnn("faster_rcnn_resnet50_v1b_voc", BOXES),

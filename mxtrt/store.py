@@ -6,7 +6,7 @@ depend on. The file of an entry (``stored_file.py``) is named by the SHA-256 of 
     <folder>/v1/                     mode 0700; "1" is the format of the files
         <sha256 of the key>.<kind>   an entry; the time of its last change is that of its last use
         <sha256>.<kind>.….tmp        one that is being written
-        locks/<3 digits of sha256>   held by the process that builds
+        locks/<3 digits>.<kind>      held by the process that builds
 
 An entry is used only if this user owns it, it is whole, and it is of the very key: a plan is code
 that TensorRT executes. Files appear by renaming, so readers need no lock.
@@ -167,8 +167,8 @@ class Store:
                 found, content = None, self._build(key, build, is_right)
         if found is None:
             self._evict(keep=file_name(key))
-            seconds = time.perf_counter() - start
-            return load(content), Origin(False, seconds, memoryview(content).nbytes)
+            loaded, nbytes = load(content), memoryview(content).nbytes
+            return loaded, Origin(False, time.perf_counter() - start, nbytes)
         return load(found.content), self._hit(key, found, start, what)
 
     def update(self, key: Key, change: Callable[[bytes], bytes], what: str) -> None:
@@ -294,10 +294,13 @@ class Store:
                 lock.release()
 
     def _lock(self, name: str) -> Any:
-        """Return the lock of an entry. Some share one: files of locks can never be removed."""
+        """Return the lock of an entry. Some share one: files of locks can never be removed.
+
+        Those of different kinds never do: timings are stored while the lock of a plan is held.
+        """
         from filelock import FileLock
 
-        return FileLock(self.folder / "locks" / name[:3])
+        return FileLock(self.folder / "locks" / f"{name[:3]}{os.path.splitext(name)[1]}")
 
     def _remove_leftovers_of(self, name: str) -> int:
         """Remove what killed processes left of an entry; its lock must be held."""

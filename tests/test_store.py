@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mxtrt import cli, store
+from mxtrt import cli, store, stored_file
 from mxtrt.errors import BadOption, EngineError
 from mxtrt.options import read_options
 from mxtrt.store import Store, open_store, parse_size
@@ -176,6 +176,18 @@ def test_any_name(name, made):
     [entry] = made.entries()
     assert len(entry.path.name) == 64 + len(".plan")
     assert entry.key["name"] == name
+
+
+def test_timings_can_be_stored_while_the_lock_of_any_plan_is_held(made, monkeypatch):
+    monkeypatch.setattr(store, "file_name", lambda key: f"{'0' * 64}.{key['kind']}")
+    monkeypatch.setattr(stored_file, "file_name", store.file_name)
+
+    def build():
+        made.update({"kind": "timing"}, lambda known: b"timings", "timings")
+        return b"a plan"
+
+    assert made.get(KEY, build, bytes, what="net")[0] == b"a plan"
+    assert made.read({"kind": "timing"}) == b"timings"
 
 
 # -- the limit -------------------------------------------------------------------------------------

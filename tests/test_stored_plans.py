@@ -20,7 +20,7 @@ from test_tensorrt import FakeGpu, convnet, exported, needs_rtx, one_node, run_e
 import mxtrt
 from mxtrt.engines import _cuda, _network, _nvidia, _stored, tensorrt
 from mxtrt.engines._profiles import Profile
-from mxtrt.errors import EngineError
+from mxtrt.errors import EngineError, EngineNotAvailable
 from mxtrt.operator import engines
 from mxtrt.options import Options, read_options
 from mxtrt.store import Store
@@ -391,3 +391,53 @@ def test_timings_of_another_gpu_are_not_used(tmp_path, monkeypatch):
 def test_a_timing_cache_of_the_users_own_stays_out_of_the_store(tmp_path):
     timed_build(FakeApi(), tmp_path, "Relu", b"conv", timing_cache=str(tmp_path / "mine"))
     assert [entry.key["kind"] for entry in Store(tmp_path).entries()] == ["plan"]
+
+
+# -- on a GPU --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_gpu():
+    try:
+        tensorrt.builder(read_options(engine="tensorrt"))
+    except EngineNotAvailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+def test_a_second_start_on_a_gpu(on_gpu, tmp_path, monkeypatch):
+    net, args, aux = convnet()
+    data = mx.nd.array(np.random.default_rng(0).random((2, 3, 16, 16), np.float32))
+    outputs, origins = [], []
+    for _ in range(2):
+        symbol, (kept, kept_aux) = mxtrt.optimize(
+            net, (args, aux), shapes={"data": data.shape}, engine="tensorrt", tf32=False,
+            strict=True, cache_dir=tmp_path,
+        )  # fmt: skip
+        bound = symbol.bind(mx.cpu(), {"data": data, **kept}, aux_states=kept_aux, grad_req="null")
+        outputs.append(bound.forward(is_train=False)[0].asnumpy())
+        [engine] = engines(symbol)
+        origins += [origin.stored for _, origin in engine.origins]
+        monkeypatch.setattr(engine.api, "timing_cache", b"")
+    assert origins == [False, True]
+    np.testing.assert_array_equal(*outputs)
+    kinds = sorted(entry.key["kind"] for entry in Store(tmp_path).entries(verify=True))
+    assert kinds == ["plan", "timing"]
+    assert "gpu" in Store(tmp_path).entries()[0].key
+
+
+@pytest.mark.gpu
+def test_timings_of_two_processes_on_a_gpu(on_gpu, tmp_path, monkeypatch):
+    """NVIDIA joins them itself."""
+    net, args, aux = convnet()
+    options = {"engine": "tensorrt", "strict": True, "cache_dir": tmp_path}
+    sizes = []
+    for size in (16, 24):
+        mxtrt.optimize(net, (args, aux), shapes={"data": (2, 3, size, size)}, **options)
+        [timing] = [e for e in Store(tmp_path).entries() if e.key["kind"] == "timing"]
+        sizes.append(timing.nbytes)
+    api = _nvidia.api("tensorrt")
+    content = Store(tmp_path).read(timing.key)
+    monkeypatch.setattr(api, "timing_cache", content)
+    assert len(_stored._merged(api, content + b"", b"older")) >= len(content)
+    assert sizes[1] > sizes[0]

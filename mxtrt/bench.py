@@ -25,7 +25,7 @@ from .engines import Engine, builder
 from .errors import BadOption, MxtrtError
 from .export import export_graph
 from .layers import LayerTime, with_nodes
-from .operator import operators, release
+from .operator import operators, release, report
 from .options import Options, read_options
 from .params import read_params
 from .pipeline import explain
@@ -258,8 +258,9 @@ class _Net:
                 complete = trial.with_random(feeds)
                 mxtrt = Bound(trial.optimized, trial.kept, complete)
                 found = mxtrt()
-            if trial.report.parts and trial.report.engine != self.kind:
-                notes.append(f"mxtrt ran in {trial.report.engine} instead of {self.kind}")
+            ran = report(trial.optimized).engine if trial.report.parts else self.kind
+            if ran != self.kind:
+                notes.append(f"mxtrt ran in {ran} instead of {self.kind}")
             mxnet = Bound(trial.symbol, trial.params, complete)
             want = mxnet()
             calls: dict[str, Callable[[], Any]] = {MXNET: mxnet, MXTRT: mxtrt}
@@ -274,10 +275,8 @@ class _Net:
             times = interleaved_times(calls, seconds=seconds, rounds=ROUNDS)
             columns = {n: _measured(t, batch, more.get(n, {})) for n, t in times.items()}
             timed, slow = self._layers(trial, complete, options, columns) if layers else ([], [])
-        report = trial.report
-        return Row(
-            batch, precision, columns, len(report.parts), len(report.left), notes, timed, slow
-        )
+        parts, left = len(trial.report.parts), len(trial.report.left)
+        return Row(batch, precision, columns, parts, left, notes, timed, slow)
 
     def _shapes(self, feeds: Arrays) -> dict[str, Any]:
         """Return the shapes to build for: those that are fed, but for ranges that hold them."""

@@ -244,6 +244,7 @@ def _probe_mxnet() -> Finding:
     from . import compat
     from .errors import MXNetNotInstalled
 
+    compat._callbacks.clear()  # MXNet alone: whether mxtrt can join it is another question
     try:
         compat.prepare()
     except MXNetNotInstalled as error:
@@ -267,9 +268,6 @@ def _probe_operator() -> Finding:
     """Move a model of two operators into ONNX Runtime and run it, all the way through MXNet."""
     from . import compat
 
-    compat.prepare()
-    import mxnet as mx
-
     try:
         from . import _bridge, _transfer  # noqa: F401
     except ImportError as error:
@@ -278,6 +276,9 @@ def _probe_operator() -> Finding:
             "why": f"mxtrt's own libraries are missing or do not load: {error}",
             "advice": "mxtrt: install it anew for this Python, from its wheel or its sources.",
         }
+    compat.prepare()
+    import mxnet as mx
+
     from .pipeline import optimize
 
     net = mx.sym.sqrt(mx.sym.relu(mx.sym.var("data")))

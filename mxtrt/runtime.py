@@ -482,9 +482,13 @@ class GpuArray:
     def __del__(self) -> None:
         """Free the memory."""
         memory = getattr(self, "_memory", None)
-        if memory is not None and not sys.is_finalizing():
+        if memory is None or sys.is_finalizing():
+            return
+        try:
             with self._gpu:
                 memory.free()
+        except self._gpu.errors:  # after a fault on the GPU nothing can be freed
+            return
 
 
 def _as_int32(memory: Memory, name: str) -> Memory:

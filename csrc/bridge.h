@@ -37,6 +37,8 @@ typedef struct {
   // `stream` is MXNet's cudaStream_t for arrays on a GPU, NULL otherwise.
   int (*execute)(const char* key, int num_inputs, const MxtrtTensor* inputs, int num_outputs,
                  const MxtrtTensor* outputs, void* stream, char* error, size_t error_size);
+  // Before the first engine runs on MXNet's arrays on a GPU. It may run operators itself.
+  int (*prepare_gpu)(int device_id, char* error, size_t error_size);
   // Writes the optimised graph, MXNet's JSON as `graph` is, to memory from malloc: it is the
   // caller's. The options are those of optimize_for.
   int (*optimize)(const char* graph, int num_options, const char* const* names,

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -185,11 +187,26 @@ class EngineState : public Runnable {
   const std::string key_;
 };
 
-MXReturnValue CreateEngine(const Attributes& attributes, const MXContext&, const Shapes&,
+// Once for each GPU; others wait, but not what the preparation itself runs.
+MXReturnValue PrepareGpu(int device_id) {
+  static std::recursive_mutex lock;
+  static std::set<int> prepared;
+  const std::lock_guard<std::recursive_mutex> guard(lock);
+  if (!prepared.insert(device_id).second) return MX_SUCCESS;
+  const TableInUse table;
+  if (table.get() == nullptr) return MX_SUCCESS;
+  ErrorText error;
+  if (table.get()->prepare_gpu(device_id, error.text, sizeof(error.text)) == 0) return MX_SUCCESS;
+  prepared.erase(device_id);
+  return FailWith(error);
+}
+
+MXReturnValue CreateEngine(const Attributes& attributes, const MXContext& context, const Shapes&,
                            const std::vector<int>, CustomStatefulOp** state) {
   return Guarded([&] {
     const std::string* key = ReadKey(attributes);
     if (key == nullptr) return MX_FAIL;
+    if (context.dev_type == "gpu" && PrepareGpu(context.dev_id) != MX_SUCCESS) return MX_FAIL;
     *state = CustomStatefulOp::create<EngineState>(*key);
     return MX_SUCCESS;
   });

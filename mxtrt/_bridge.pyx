@@ -43,6 +43,7 @@ cdef extern from "bridge.h" nogil:
         int (*execute)(const char* key, int num_inputs, const MxtrtTensor* inputs,
                        int num_outputs, const MxtrtTensor* outputs, void* stream, char* error,
                        size_t error_size) noexcept nogil
+        int (*prepare_gpu)(int device_id, char* error, size_t error_size)
         int (*optimize)(const char* graph, int num_options, const char* const* names,
                         const char* const* values, char** optimized, char* error,
                         size_t error_size) noexcept nogil
@@ -168,6 +169,18 @@ cdef int _execute(const char* key, int num_inputs, const MxtrtTensor* inputs, in
     with gil:
         return _execute_part(key, num_inputs, inputs, num_outputs, outputs, stream, error,
                              error_size)
+
+
+cdef int _prepare_gpu(int device_id, char* error, size_t error_size) noexcept nogil:
+    mxtrt_keep_thread_state()
+    with gil:
+        try:
+            from mxtrt.mxnet_gpu import prepare
+
+            prepare(device_id)
+            return 0
+        except BaseException as exc:
+            return _fail(exc, error, error_size)
 
 
 cdef int _infer_shape(const char* key, int num_inputs, const int32_t* in_ndims,
@@ -361,6 +374,7 @@ def attach(library_path: str) -> None:
     _table.infer_shape = _infer_shape
     _table.infer_type = _infer_type
     _table.execute = _execute
+    _table.prepare_gpu = _prepare_gpu
     _table.optimize = _optimize
     _install(&_table)
     if not _detaches_at_exit:

@@ -22,15 +22,16 @@ def failures(monkeypatch):
     real, left = mx.nd._internal._mxtrt_engine, []
 
     class Failed:
-        def __init__(self, message: str) -> None:
-            self.message = message
+        def __init__(self, made: mx.nd.NDArray, message: str) -> None:
+            self.made, self.message = made, message
 
         def wait_to_read(self) -> None:
+            self.made.wait_to_read()
             raise mx.base.MXNetError(self.message)
 
     def operator(*args, **attrs):
         made = real(*args, **attrs)
-        return Failed(left.pop()) if left else made
+        return Failed(made, left.pop()) if left else made
 
     monkeypatch.setattr(mx.nd._internal, "_mxtrt_engine", operator)
     monkeypatch.setattr(mx, "gpu", lambda index: mx.cpu(index))

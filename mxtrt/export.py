@@ -33,7 +33,7 @@ def export_model(
     params: ParamsLike = None,
     shapes: Mapping[str, Any] | Sequence[Any] | None = None,
     dtypes: Any = None,
-    path: PathLike = "model.onnx",
+    path: PathLike | None = None,
     verbose: bool = False,
     dynamic: bool = False,
     dynamic_input_shapes: Mapping[str, Any] | Sequence[Any] | None = None,
@@ -68,7 +68,8 @@ def export_model(
         Element types of the inputs, one for all or as `shapes`; by default what the parameters
         imply, else float32.
     path : path
-        The file to write. Weights of 2 GiB and more go into ``path + ".data"`` beside it.
+        The file to write, by default ``model.onnx``. Weights of 2 GiB and more go into
+        ``path + ".data"`` beside it.
     verbose : bool
         Log each operator.
     dynamic : bool
@@ -108,9 +109,10 @@ def export_model(
     ...                    {"data": (1, 3, 224, 224)}, "net.onnx")  # doctest: +SKIP
     'net.onnx'
     """
-    if _is_path(dtypes):
-        dtypes, path = None, dtypes
-    target = _writable(path if onnx_file_path is None else onnx_file_path)
+    placed = dtypes if _is_path(dtypes) else None
+    if placed is not None:
+        dtypes = None
+    target = _writable(_first("path", placed, path, onnx_file_path) or "model.onnx")
     symbol, given = load_symbol(sym), read_params(params)
     names = _input_names(symbol, given.names)
     stated = _shapes(_first("shapes", shapes, in_shapes, input_shape), names)
@@ -273,13 +275,10 @@ def _name_sizes(proto: onnx.ModelProto, stated: Mapping[str, Any]) -> None:
 
 
 def _is_path(given: Any) -> bool:
-    if not isinstance(given, str):
-        return isinstance(given, os.PathLike)
-    try:
-        np.dtype(given)
-    except TypeError:
-        return True
-    return False
+    """Say whether what stands in the place of the dtypes is a path: it has a folder or an end."""
+    if isinstance(given, str):
+        return os.path.dirname(given) != "" or os.path.splitext(given)[1] != ""
+    return isinstance(given, os.PathLike)
 
 
 def _writable(path: PathLike) -> str:

@@ -23,7 +23,11 @@ MOST = 2000  # calls in a block
 
 
 def interleaved_times(
-    candidates: Mapping[str, Callable[[], Any]], *, seconds: float = 1.0, rounds: int = 7
+    candidates: Mapping[str, Callable[[], Any]],
+    *,
+    seconds: float = 1.0,
+    rounds: int = 7,
+    equally_often: bool = False,
 ) -> dict[str, list[float]]:
     """Return the seconds of each candidate's calls.
 
@@ -37,6 +41,8 @@ def interleaved_times(
         How long each is called, about; at least twice in each round.
     rounds : int
         How many turns each has.
+    equally_often : bool
+        Call all as often as the slowest.
     """
     counts = {}
     for name, call in candidates.items():
@@ -45,6 +51,8 @@ def interleaved_times(
         call()
         once = time.perf_counter() - start
         counts[name] = max(2, min(MOST, math.ceil(seconds / rounds / max(once, 1e-7))))
+    if equally_often:
+        counts = dict.fromkeys(counts, min(counts.values()))
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():

@@ -19,13 +19,13 @@ from .operator import report
 from .params import ParamsLike, read_params
 from .pipeline import ModelLike, explain, optimize
 from .symbol import load_symbol
+from .timing import interleaved_times
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
 SECONDS = 2.0  # that a measurement of speed takes, about
 TURNS = 5  # of each candidate
-PAUSE = 0.05  # seconds; the threads of one engine spin for a while and would slow the next
 
 
 class Trial:
@@ -212,24 +212,10 @@ def compare(trial: Trial, feeds: Arrays) -> Comparison:
         name: (largest_difference(a, b), float(np.max(np.abs(a), initial=0)))
         for name, a, b in zip(names, before(), after())
     }
-    slow, fast = _in_turns(before, after)
+    calls = {"MXNet": before, "mxtrt": after}
+    times = interleaved_times(calls, seconds=SECONDS / 2, rounds=TURNS, equally_often=True)
+    slow, fast = times["MXNet"], times["mxtrt"]
     return Comparison(differences, median(slow), median(fast), len(slow))
-
-
-def _in_turns(*candidates: Bound) -> list[list[float]]:
-    """Return the seconds of many forward passes of each, measured in turns."""
-    start = time.perf_counter()
-    for bound in candidates:
-        bound()
-    once = time.perf_counter() - start
-    count = max(1, min(100, round(SECONDS / TURNS / once)))
-    seconds: list[list[float]] = [[] for _ in candidates]
-    for _ in range(TURNS):
-        for bound, times in zip(candidates, seconds):
-            time.sleep(PAUSE)
-            bound()
-            times += [bound.seconds() for _ in range(count)]
-    return seconds
 
 
 def largest_difference(expected: Array, found: Array) -> float:
@@ -271,12 +257,6 @@ class Bound:
         for name, array in arrays.items():
             if name in self.executor.arg_dict:
                 self.executor.arg_dict[name][:] = array
-
-    def seconds(self) -> float:
-        """Return how long a forward pass takes, with copying its outputs to NumPy."""
-        start = time.perf_counter()
-        self()
-        return time.perf_counter() - start
 
     def __call__(self) -> list[Array]:
         """Run and return the outputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -323,6 +324,14 @@ def test_candidates_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     # two calls to see how long it takes, then in each round one to warm up and two that count
     assert "".join(called) == "aabb" + 3 * "aaabbb"
     assert set(timing.interleaved_medians(calls, seconds=1e-9, rounds=1)) == {"a", "b"}
+
+
+def test_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    calls = {"slow": lambda: time.sleep(0.005), "fast": lambda: None}
+    for equally, same in ((True, True), (False, False)):
+        times = timing.interleaved_times(calls, seconds=0.05, rounds=2, equally_often=equally)
+        assert (len(times["slow"]) == len(times["fast"])) is same
 
 
 def test_percentiles() -> None:

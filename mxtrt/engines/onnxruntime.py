@@ -2,11 +2,13 @@
 
 Inputs and outputs are bound by address, so nothing is copied on the way in or out. Weights are
 handed over as views of MXNet's arrays; ONNX Runtime lays them out for its kernels while the
-session is made and does not read MXNet's memory afterwards.
+session is made (those of large convolutions before: `_layout`) and does not read MXNet's memory
+afterwards.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ..arrays import TYPE_FLAGS, numpy_view
+from ..arrays import TYPE_FLAGS, numpy_view, return_freed_memory
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
 
 try:
@@ -26,6 +28,8 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
+from ._layout import Arrays, lay_out
+
 if TYPE_CHECKING:
     import mxnet as mx
 
@@ -34,6 +38,12 @@ if TYPE_CHECKING:
 
 kind = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]
+RUN_SETTINGS = (
+    "intra_op_num_threads", "inter_op_num_threads", "execution_", "enable_", "profile_", "log",
+    "session.intra_op.", "session.inter_op.",
+)  # fmt: skip
+"""How the settings begin that do not concern the optimiser."""
+
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
 _NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
@@ -43,13 +53,27 @@ Binding = tuple[Any, ...]
 
 
 class OnnxRuntimeEngine:
-    """One ONNX Runtime session and the addresses bound to it."""
+    """One ONNX Runtime session and the addresses bound to it.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        What runs the part.
+    arrays : mapping of str to array
+        By name, what the session reads besides the part's inputs.
+    """
 
     kind = kind
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, arrays: Arrays) -> None:
         self.session = session
-        self._inputs = [info.name for info in session.get_inputs()]
+        names = [info.name for info in session.get_inputs()]
+        self._inputs = [name for name in names if name not in arrays]
+        self._weights = [
+            (name, ort.OrtValue.ortvalue_from_numpy(arrays[name]))
+            for name in names
+            if name in arrays
+        ]
         self._outputs = [info.name for info in session.get_outputs()]
         self._lock = threading.Lock()
         self._idle: OrderedDict[Binding, ort.IOBinding] = OrderedDict()
@@ -73,6 +97,8 @@ class OnnxRuntimeEngine:
 
     def _bind(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> ort.IOBinding:
         binding = self.session.io_binding()
+        for name, value in self._weights:
+            binding.bind_ortvalue_input(name, value)
         for name, buffer in zip(self._inputs, inputs):
             binding.bind_input(name, *self._place(buffer))
         for name, buffer in zip(self._outputs, outputs):
@@ -104,15 +130,38 @@ def build(
 ) -> OnnxRuntimeEngine:
     """Build a session; see `Builder.build`."""
     settings = _session_options(options.session_options)
-    views = [numpy_view(array) for array in weights.values()]
-    if views:
-        values = [ort.OrtValue.ortvalue_from_numpy(view) for view in views]
-        settings.add_external_initializers(list(weights), values)
+    arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
+    if all(name.startswith(RUN_SETTINGS) for name in options.session_options):
+        proto, arrays = lay_out(proto, arrays, lambda model: _optimise(model, arrays))
+    return OnnxRuntimeEngine(_session(proto, arrays, settings), arrays)
+
+
+def _session(
+    model: onnx.ModelProto, arrays: Arrays, settings: ort.SessionOptions
+) -> ort.InferenceSession:
+    declared = [t.name for t in model.graph.initializer if t.name in arrays]
+    if declared:
+        values = [ort.OrtValue.ortvalue_from_numpy(arrays[name]) for name in declared]
+        settings.add_external_initializers(declared, values)
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), settings, providers=PROVIDERS)
+        return ort.InferenceSession(model.SerializeToString(), settings, providers=PROVIDERS)
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
-    return OnnxRuntimeEngine(session)
+
+
+def _optimise(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:
+    """Return a model as ONNX Runtime would run it, its weights inside."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3  # it warns that the result is for this machine only
+    with os.fdopen(os.memfd_create("mxtrt"), "rb") as file:
+        settings.optimized_model_filepath = f"/proc/self/fd/{file.fileno()}"
+        _session(model, arrays, settings)
+        return_freed_memory()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as saved:
+            optimised = onnx.ModelProto()
+            optimised.ParseFromString(memoryview(saved))
+    return optimised
 
 
 def _session_options(given: Mapping[str, Any]) -> ort.SessionOptions:

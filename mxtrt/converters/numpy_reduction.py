@@ -1,7 +1,6 @@
 """Reductions as NumPy has them: to rank 0 when all axes go, in another type where one is named.
 
-Of nothing MXNet makes a sum, a product and a mean of 0; ONNX's product is 1, its mean NaN. That
-is said here for sizes that are known to be 0.
+Of nothing MXNet makes a sum, a product and a mean of 0; ONNX's product is 1, its mean undefined.
 """
 
 from __future__ import annotations
@@ -77,6 +76,9 @@ def accumulated(
     if op_type == "ReduceProd" and _is_empty(x, axes):
         op_type = "ReduceSum"
     made = reduce_axes(onnx, op_type, operand, axes, keepdims)
+    if op_type == "ReduceProd" and known_count(x, axes) is None:
+        something = onnx.cast(onnx.op("Size", x), "bool")
+        made = onnx.op("Where", something, made, onnx.constant(0, wide))
     if x.dtype == "int8":  # for which 32 bits are enough for MXNet
         made, wide = onnx.cast(made, "int32"), "int32"
     elif x.dtype == "uint8":
@@ -115,17 +117,17 @@ def mean_of(
 ) -> str:
     """Return the mean in the type that is asked for, else in a float type."""
     result = dtype or (x.dtype if x.dtype in FLOATS else "float32")
-    if result not in FLOATS or _is_empty(x, axes):
-        total = accumulated(onnx, "ReduceSum", x, axes, result, keepdims)
-        if result == "bool" or _is_empty(x, axes):
-            return total
-        return onnx.op("Div", total, count_of(onnx, x, total, axes, result))
-    wide = max(result, x.dtype if x.dtype in FLOATS else "float32", key=lambda t: int(t[5:]))
-    if x.dtype in FLOATS:
+    if _is_empty(x, axes):
+        return accumulated(onnx, "ReduceSum", x, axes, result, keepdims)
+    wide = result
+    if result in FLOATS:
+        wide = max(result, x.dtype if x.dtype in FLOATS else "float32", key=lambda t: int(t[5:]))
+    if x.dtype in FLOATS and result in FLOATS:
         made = reduce_axes(onnx, "ReduceMean", as_type(onnx, x, wide), axes, keepdims)
     else:
-        total = accumulated(onnx, "ReduceSum", x, axes, wide, keepdims)
-        made = onnx.op("Div", total, count_of(onnx, x, total, axes, wide))
+        made = accumulated(onnx, "ReduceSum", x, axes, wide, keepdims)
+        if wide != "bool":
+            made = onnx.op("Div", made, count_of(onnx, x, made, axes, wide, nonzero=True))
     return made if wide == result else onnx.cast(made, result)
 
 
@@ -139,16 +141,34 @@ def known_count(x: Value, axes: list[int] | None) -> int | None:
 
 
 def count_of(
-    onnx: OnnxModel, x: Value, reduced: str, axes: list[int] | None, dtype: str, less: int = 0
+    onnx: OnnxModel,
+    x: Value,
+    reduced: str,
+    axes: list[int] | None,
+    dtype: str,
+    less: int = 0,
+    nonzero: bool = False,
 ) -> str:
-    """Return how many numbers became one, minus `less`, as a number of type `dtype`."""
+    """Return how many numbers became one, minus `less`, as a number of type `dtype`.
+
+    Integers are never 0, nor is what is `nonzero`: 1 takes its place. A process dies where MXNet
+    divides integers by 0, and engines may follow it.
+    """
+    nonzero = nonzero or dtype not in FLOATS
     known = known_count(x, axes)
     if known is not None:
-        return onnx.constant(np.asarray(known - less).astype(dtype), dtype)
-    count = onnx.op("Div", onnx.op("Size", x), onnx.op("Size", reduced))
+        number = np.asarray(known - less).astype(dtype)
+        return onnx.constant(number if number or not nonzero else 1, dtype)
+    one = onnx.constant(1, "int64")
+    count = onnx.op("Div", onnx.op("Size", x), onnx.op("Max", onnx.op("Size", reduced), one))
     if less:
         count = onnx.op("Sub", count, onnx.constant(less, "int64"))
-    return onnx.cast(count, dtype)
+    if not nonzero:
+        return onnx.cast(count, dtype)
+    if dtype in {"int8", "uint8"}:  # in which 256 is 0
+        count = onnx.cast(onnx.cast(count, dtype), "int64")
+    is_zero = onnx.op("Equal", count, onnx.constant(0, "int64"))
+    return onnx.cast(onnx.op("Where", is_zero, one, count), dtype)
 
 
 def _spread(

@@ -275,6 +275,8 @@ def pad(
     """``_npi_pad`` -> ``Pad``; what it has no mode for, or no room for, axis by axis."""
     del reflect_type  # MXNet takes it for "even"
     padded = [(axis, *pair) for axis, pair in enumerate(pad_width) if pair != (0, 0)]
+    if mode != "constant" and any(_is_empty(x, axis) for axis, *_ in padded):
+        raise UnsupportedOp(f"mode={mode!r} repeats elements of an axis that has none")
     if mode in {"constant", "edge"}:
         pads = onnx.ints([*(before for before, _ in pad_width), *(after for _, after in pad_width)])
         value = onnx.constant(as_dtype(constant_value, x.dtype), x.dtype)
@@ -288,6 +290,10 @@ def pad(
             extreme = _extreme(onnx, found, axis, mode, x.dtype)
             found = onnx.op("Concat", *[extreme] * before, found, *[extreme] * after, axis=axis)
     return onnx.op("Identity", x) if found is x else str(found)
+
+
+def _is_empty(x: Value, axis: int) -> bool:
+    return x.shape is not None and x.shape[axis] == 0
 
 
 def _extreme(onnx: OnnxModel, x: Operand, axis: int, mode: str, dtype: str) -> str:

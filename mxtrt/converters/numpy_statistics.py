@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import isinf
+
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import known_rank, normalized_axis, value_of
 from .elementwise import FLOATS, as_type
-from .numpy_reduction import accumulated, count_of, mean_of, reduced_axes
+from .numpy_reduction import accumulated, count_of, known_count, mean_of, reduced_axes
 from .reduction import reduce_axes
 from .shape import Size, reshaped, sizes_of
 
@@ -35,8 +37,12 @@ def _average(
 ) -> tuple[str, str]:
     axes = reduced_axes(x, axis)
     if weights is None:
-        found = mean_of(onnx, x, axes, x.dtype, keepdims=False)
-        return found, count_of(onnx, x, found, axes, x.dtype)
+        if known_count(x, axes):
+            found = mean_of(onnx, x, axes, x.dtype, keepdims=False)
+            return found, count_of(onnx, x, found, axes, x.dtype)
+        total = accumulated(onnx, "ReduceSum", x, axes, None, keepdims=False)
+        scale = count_of(onnx, x, total, axes, x.dtype)
+        return onnx.op("Div", total, scale), scale  # of no floats NaN, other than a mean
     factor: Operand = weights
     weight_axes = axes
     if weights.rank == 1 and axes is not None:  # along one axis
@@ -47,7 +53,18 @@ def _average(
     product = value_of(onnx, onnx.op("Mul", x, factor), x.shape, x.dtype)
     total = accumulated(onnx, "ReduceSum", product, axes, None, keepdims=False)
     scale = accumulated(onnx, "ReduceSum", weights, weight_axes, None, keepdims=False)
-    return onnx.op("Div", total, scale), scale
+    return onnx.op("Div", total, _divisor(onnx, scale, x.dtype)), scale
+
+
+def _divisor(onnx: OnnxModel, scale: str, dtype: str) -> str:
+    """Return 1 in place of an integer 0, by which no process survives a division."""
+    if dtype in FLOATS:
+        return scale
+    wide = "int64" if dtype == "int64" else "int32"
+    number = scale if dtype == wide else onnx.cast(scale, wide)
+    is_zero = onnx.op("Equal", number, onnx.constant(0, wide))
+    found = onnx.op("Where", is_zero, onnx.constant(1, wide), number)
+    return found if dtype == wide else onnx.cast(found, dtype)
 
 
 @converts("_npi_percentile")
@@ -64,6 +81,8 @@ def percentile(
     """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them."""
     rank = known_rank(x)
     axes = reduced_axes(x, axis)
+    if known_count(x, axes) == 0:
+        raise UnsupportedOp(f"{x.name!r} is empty: MXNet reads the memory beside it")
     gone = list(range(rank)) if axes is None else axes
     wide = "float64" if x.dtype == "float64" else "float32"
     ordered = _sorted_first(onnx, x, gone, wide)
@@ -143,6 +162,8 @@ def norm(
     """``_npi_norm`` -> ``ReduceL2``, ``ReduceL1``, or the root of a sum of powers."""
     if x.dtype not in FLOATS:
         raise UnsupportedOp(f"of {x.dtype}: MXNet cuts each step of it off to an integer")
+    if isinf(ord):
+        raise UnsupportedOp(f"ord={ord}: MXNet leaves this norm to its front end")
     if x.rank == 0:
         return onnx.op("Abs", x)
     axes = reduced_axes(x, axis)

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import TOLERANCES, check_numpy, check_operator, check_refused, operator, random_array
+from operators import (
+    TOLERANCES,
+    check_numpy,
+    check_operator,
+    check_refused,
+    operator,
+    random_array,
+    run_mxnet,
+)
+
+import mxtrt
 
 pytestmark = pytest.mark.usefixtures("np_shape")
 
@@ -47,13 +57,44 @@ def test_numbers(op: str) -> None:
     check_numpy(op, np.float32(3), axis=())
 
 
-@pytest.mark.parametrize("op", [*SUMS, "_npi_std", "_npi_var", "_np_all", "_np_any"])
-def test_nothing(op: str) -> None:
-    nothing = np.zeros((2, 0), "float32")
-    symbols = [operator(op, 1), operator(op, 1, axis=(1,))]
-    for symbol in symbols[: 1 if op in SPREADS else 2]:  # MXNet fails on the other
-        # where a size is known at run time only, MXNet's product and mean of nothing are not met
-        check_operator(symbol, {"x0": nothing}, unknown_sizes=False)
+@pytest.mark.parametrize("op", [*SUMS, "_np_all", "_np_any"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_nothing(op: str, dtype: str) -> None:
+    nothing = np.zeros((2, 0), dtype)
+    check_numpy(op, nothing)
+    check_numpy(op, nothing, axis=(1,))
+    check_numpy(op, nothing, axis=(0, 1), keepdims=True)
+    check_numpy(op, np.zeros((0, 3), dtype), axis=(0,))  # MXNet fails where nothing remains
+
+
+@pytest.mark.parametrize("op", SPREADS)
+@pytest.mark.parametrize("dtype", FLOATS)  # MXNet divides integers by 0, and dies
+def test_spread_of_nothing(op: str, dtype: str) -> None:
+    check_numpy(op, np.zeros((2, 0), dtype))
+    check_numpy(op, np.zeros(0, dtype), axis=(0,))
+
+
+@pytest.mark.parametrize("op, arrays, attrs", [
+    ("_npi_var", [np.zeros(0, "int32")], {}), ("_npi_std", [np.zeros(0)], {"dtype": "int64"}),
+    ("_npi_mean", [np.ones(256, "int8")], {"dtype": "int8"}),  # of which 256 is 0
+    ("_npi_mean", [np.zeros((0, 3), "int32")], {"axis": (1,), "dtype": "int32"}),
+    ("_npi_average", [np.ones(3, "int32"), np.zeros(3, "int32")], {}),
+    ("_npi_average", [np.ones(3, "uint8"), np.zeros(3, "uint8")], {}),
+    ("_npi_average", [np.zeros(0, "int64")], {"weighted": False})])  # fmt: skip
+@pytest.mark.parametrize("known", [False, True])
+def test_engines_survive_divisions_that_mxnet_does_not(
+    op: str, arrays: list[np.ndarray], attrs: dict[str, Any], known: bool
+) -> None:
+    inputs = {f"x{i}": array for i, array in enumerate(arrays)}
+    optimized, _ = mxtrt.optimize(
+        operator(op, len(arrays), **attrs),
+        shapes={name: a.shape if known else (None,) * a.ndim for name, a in inputs.items()},
+        dtypes={name: a.dtype.name for name, a in inputs.items()},
+        min_subgraph_size=1,
+    )
+    assert "_mxtrt_engine" in optimized.tojson()
+    assert run_mxnet(optimized, inputs)
+    mxtrt.release(optimized)
 
 
 @pytest.mark.parametrize("op", ["_np_max", "_np_min"])
@@ -249,14 +290,21 @@ def test_norm_of_vectors_numbers_and_nothing() -> None:
     ("_npi_norm", (3, 4), {"ord": 3, "axis": None, "flag": -1}, "ord=3.0 of 2 axes is no norm"),
     ("_npi_norm", MATRIX, {"ord": 2, "axis": None, "flag": -2}, "cuts each step of it off"),
     ("_npi_var", MATRIX, {"ddof": 6}, "ddof=6 may divide integers by 0"),
-    ("_np_sum", (3,), {"initial": 2.5}, "initial=2.5: MXNet does not support a start either"),
-    ("_np_max", (3,), {"initial": 2.5}, "initial=2.5: MXNet does not support a start either"),
+    ("_npi_norm", (3,), {"ord": "inf", "axis": (0,)}, "ord=inf: MXNet leaves this norm to its"),
+    ("_npi_percentile", (0,), {"q_scalar": 3}, "'x0' is empty: MXNet reads the memory beside it"),
+    ("_npi_percentile", (0, 2), {"q_scalar": 3, "axis": (0,)}, "'x0' is empty"),
     ("_npi_bincount", np.arange(3), {}, "the values of its input decide the size of its output"),
     ("_npx_nonzero", (3,), {}, "the values of its input decide the size of its output"),
     ("_npi_unique", (3,), {}, "the values of its input decide the size of its output"),
 ])  # fmt: skip
 def test_refused(op: str, x: Any, attrs: dict[str, Any], sentence: str) -> None:
     check_refused(operator(op, 1, **attrs), {"x0": x}, sentence)
+
+
+@pytest.mark.parametrize("op", [*SUMS, "_np_max", "_np_min"])
+def test_a_start_is_refused(op: str) -> None:
+    sentence = "initial=2.5: MXNet does not support a start either"
+    check_refused(operator(op, 1, initial=2.5), {"x0": (3,)}, sentence)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

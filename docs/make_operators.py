@@ -94,7 +94,9 @@ def _refused() -> str:
         by_reason.setdefault(reason, []).append(op)
     exported = set(exported_ops())
     lines = ["## Always in MXNet", ""]
-    lines += ["`mxtrt.export_model` writes some of them: a file may draw random numbers of its own,"]
+    lines += [
+        "`mxtrt.export_model` writes some of them: a file may draw random numbers of its own,"
+    ]
     lines += ["and nobody has to know sizes before it runs.", ""]
     lines += ["| operators | why they stay | `export_model` writes |", "| --- | --- | --- |"]
     for reason, ops in sorted(by_reason.items()):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
-from ..registry import converts, refuses
+from ..registry import converts
 from . import known_rank, known_size
 from .reduction import reduce
 from .shape import INFERRED, Size, reshaped, sizes_of
@@ -23,8 +23,6 @@ from .shape import INFERRED, Size, reshaped, sizes_of
 MAX_STEPS = 64
 
 Marks = npt.NDArray[np.bool_]
-
-refuses("iterates until the eigenvalues converge; ONNX has no operator for them", "_linalg_syevd")
 
 
 @converts("_linalg_extractdiag")
@@ -137,7 +135,7 @@ def trsm(
     alpha: float = 1.0,
 ) -> str:
     """``_linalg_trsm`` -> substitution, row by row."""
-    rank, count = known_rank(a), _steps(a)
+    rank, count = known_rank(a), steps(a)
     matrix: Operand = a
     right = _scaled(onnx, b, alpha, a.dtype)
     if rightside:  # X A = B is solved as A^T X^T = B^T
@@ -151,7 +149,7 @@ def trsm(
 @converts("_linalg_potrf")
 def potrf(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_potrf`` -> Cholesky's columns, one after the other."""
-    rank, count = known_rank(a), _steps(a)
+    rank, count = known_rank(a), steps(a)
     rest: Operand = a
     columns = []
     for i in range(count):
@@ -168,7 +166,7 @@ def potrf(onnx: OnnxModel, a: Value) -> str:
 @converts("_linalg_potri")
 def potri(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_potri`` -> substitution, row by row, then the product of the two inverses."""
-    count = _steps(a)
+    count = steps(a)
     identity = onnx.constant(np.eye(count), a.dtype)
     inverse = _substituted(onnx, a, identity, count, lower=True)
     return onnx.op("MatMul", matrix_transpose(onnx, inverse, known_rank(a)), inverse)
@@ -201,7 +199,7 @@ def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
 @converts("_linalg_inverse")
 def inverse(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row."""
-    return solved(onnx, a, onnx.constant(np.eye(_steps(a)), a.dtype))
+    return solved(onnx, a, onnx.constant(np.eye(steps(a)), a.dtype))
 
 
 def solved(onnx: OnnxModel, a: Value, b: Operand) -> str:
@@ -212,7 +210,7 @@ def solved(onnx: OnnxModel, a: Value, b: Operand) -> str:
 @converts("_linalg_gelqf")
 def gelqf(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     """``_linalg_gelqf`` -> Householder's reflections, row by row."""
-    rank, rows, columns = known_rank(a), _steps(a, -2), known_size(a, -1)
+    rank, rows, columns = known_rank(a), steps(a, -2), known_size(a, -1)
     rest: Operand = a
     mirrors = []
     for i in range(min(rows, columns - 1)):  # the last of a square needs none
@@ -244,7 +242,8 @@ def _number_per_matrix(onnx: OnnxModel, a: Value, made: str) -> str:
     return onnx.op("Reshape", made, onnx.ints([1]))
 
 
-def _steps(a: Value, axis: int = -1) -> int:
+def steps(a: Value, axis: int = -1) -> int:
+    """Return the number of rows of `a`, if it is not too large to write a step for each."""
     count = known_size(a, axis)
     if count > MAX_STEPS:
         raise UnsupportedOp(f"{count} rows would be {count} steps; {MAX_STEPS} are written at most")
@@ -289,7 +288,7 @@ def _eliminated(onnx: OnnxModel, a: Value, b: Operand) -> tuple[list[str], list[
 
     Returns the pivots, the sign of each swap of rows, and the solution of ``a x = b``.
     """
-    count = _steps(a)
+    count = steps(a)
     rows = np.arange(count).reshape(-1, 1)
     zero, one, minus_one = (onnx.constant(number, a.dtype) for number in (0, 1, -1))
     left: Operand = a

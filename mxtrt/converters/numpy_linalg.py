@@ -15,7 +15,7 @@ from .shape import Size, reshaped, sizes_of
 
 refuses(
     "iterates until the eigenvalues converge; ONNX has no operator for them",
-    "_npi_eig", "_npi_eigh", "_npi_eigvals", "_npi_eigvalsh",
+    "_npi_eig", "_npi_eigvals",
 )  # fmt: skip
 refuses(
     "iterates until the singular values converge; ONNX has no operator for them",

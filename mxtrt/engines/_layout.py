@@ -70,7 +70,7 @@ def lay_out(
     total = sum(sizes.values())
     if total < LEAST:
         return proto, weights
-    pieces = list(_cut(proto, weights, sizes, total // PIECES))
+    pieces = list(_cut(proto, weights, sizes, -(-total // PIECES)))
     joint = _Joint()
     optimised: dict[_Piece, onnx.ModelProto] = {}
     # the largest first: what ONNX Runtime holds for a moment comes on top of what is done

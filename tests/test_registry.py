@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 import mxnet as mx
 import numpy as np
+import onnxruntime
 import pytest
 from operators import check_operator, check_refused, run_mxnet
 
@@ -116,6 +117,16 @@ def test_custom_between_other_operators_makes_one_part() -> None:
     report = mxtrt.explain(symbol)
     assert not report.left
     assert len(report.parts) == 1
+
+
+def test_export_model_uses_it_too(tmp_path: Path) -> None:
+    register_powers()
+    symbol = powers(DATA, power=3, scale=0.5)
+    path = mxtrt.export_model(symbol, {}, {"data": (2, 3)}, path=tmp_path / "powers.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    data = np.array([[1, 2, 3], [4, 5, 6]], "float32")
+    (found,) = session.run(None, {"data": data})
+    np.testing.assert_allclose(found, data**3 / 2, rtol=1e-6)
 
 
 def test_a_refusal_of_a_custom_converter_is_reported() -> None:

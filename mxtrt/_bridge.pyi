@@ -1,6 +1,6 @@
 """Types and documentation of ``_bridge.pyx``."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -105,24 +105,20 @@ def count_writes_with(wait_to_read: int, has_onednn: bool) -> None:
     """
 
 class Writes:
-    """Notices writes to arrays, wherever they come from.
+    """Notices writes to parameters, wherever they come from.
 
     MXNet's engine counts the operations that write to an array's memory, through whichever view.
     Not counted is what bypasses MXNet: memory shared with NumPy or by DLPack.
 
     Parameters
     ----------
-    arrays : iterable of mxnet.nd.NDArray
-        Kept alive. Writes in progress finish first.
+    params : sequence of mxnet.gluon.Parameter
+        Their arrays are kept alive. Writes in progress finish first.
     """
 
-    arrays: tuple[Any, ...]
-
-    def __init__(self, arrays: Iterable[Any]) -> None: ...
-    def only(self, indices: Sequence[int]) -> Writes:
-        """Return the same for some of the arrays, with the writes noticed so far."""
-    def first(self, wait: bool = True) -> int:
-        """Return the index of the first array written to since the construction, or -1.
+    def __init__(self, params: Sequence[Any]) -> None: ...
+    def happened(self, wait: bool = True) -> bool:
+        """Return whether an array was written to or replaced since the construction.
 
         With ``wait`` writes in progress finish first, and an array that could not be computed
         counts as written to.

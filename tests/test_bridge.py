@@ -17,6 +17,7 @@ import pytest
 
 from mxtrt import _bridge, _library
 from mxtrt.errors import EngineError
+from mxtrt.gluon.engines import _count_writes
 
 FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
 
@@ -491,6 +492,61 @@ def test_sparse_input():
     with engine(Identity(), "x") as symbol:
         sparse = mx.nd.ones((2, 2)).tostype("csr")
         assert "dense arrays only" in message(lambda: run(symbol, x=sparse))
+
+
+# -- weights and the planner ----------------------------------------------------------------------
+
+
+def parameter(*shape):
+    param = mx.gluon.Parameter("p", shape=shape)
+    param.initialize(mx.init.Zero())
+    return param
+
+
+def test_writes_are_counted_per_parameter():
+    _count_writes()
+    one, other = parameter(2, 3), parameter(2, 3)
+    writes, others = _bridge.Writes([one]), _bridge.Writes([other])
+    one.data().asnumpy()
+    one.data() + 1
+    assert not writes.happened()
+    one.data().reshape((6,))[5:] = 1
+    assert writes.happened()
+    assert writes.happened(wait=False)
+    assert not others.happened()
+    other.cast("float16")
+    assert others.happened()
+
+
+def test_writes_to_a_parameter_on_several_devices():
+    _count_writes()
+    param = mx.gluon.Parameter("p", shape=(2,))
+    param.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    writes = _bridge.Writes([param])
+    param.data(mx.cpu(1))[:] = 5
+    assert writes.happened()
+
+
+def test_writes_of_nothing():
+    _count_writes()
+    assert not _bridge.Writes([]).happened()
+    assert not _bridge.Writes([mx.gluon.Parameter("p", shape=(2,))]).happened()
+
+
+def test_checksums_tell_memories_apart():
+    rng = np.random.default_rng(0)
+    seen = {}
+    for size in range(70):
+        data = rng.integers(0, 256, size + 1, "uint8")
+        for position in range(size):
+            for bit in (1, 128):
+                data[position] ^= bit
+                seen.setdefault(_bridge.checksum(data.ctypes.data, size), bytes(data[:size]))
+                assert seen[_bridge.checksum(data.ctypes.data, size)] == bytes(data[:size])
+    words = np.arange(8, dtype="uint64")
+    swapped = words[[4, 1, 2, 3, 0, 5, 6, 7]]
+    sums = {_bridge.checksum(w.ctypes.data, w.nbytes) for w in (words, swapped, words * 0)}
+    assert len(sums) == 3
 
 
 # -- the end of a process --------------------------------------------------------------------------

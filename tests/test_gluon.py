@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import textwrap
 import threading
 import warnings
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -819,6 +821,21 @@ def test_another_process_is_told_to_use_save(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "engines live in the process that called mxtrt.optimize" in done.stdout
     assert "mxtrt.save" in done.stdout
+
+
+def test_the_example():
+    script = Path(__file__).parents[1] / "examples" / "03_gluon" / "net.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    rates = re.findall(r"(\d+\.\d\d)%", done.stdout)
+    assert len(rates) == 4
+    assert rates[0] == rates[1]
+    assert rates[2] == rates[3]
+    assert float(rates[0]) > 90
+    assert "All 11 operators move into 1 part" in done.stdout
+    assert "agree after a weight has changed: True" in done.stdout
 
 
 # -- threads, training, errors ---------------------------------------------------------------------

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache
-from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mxtrt")
 
-_data = attrgetter("_data")
-
 
 class Weights:
     """Notices whether parameters have changed, by whatever way.
@@ -42,23 +39,19 @@ class Weights:
         _count_writes()
         self._params = list(params)
         views = [_view(param.list_data()[0]) for param in self._params]
-        self._watch()
+        self._writes, self._has_changed = _bridge.Writes(self._params), False
         self._digests = [_digest(view) for view in views]
-
-    def _watch(self) -> None:
-        self._lists = list(map(_data, self._params))  # MXNet replaces a list as a whole
-        self._writes = _bridge.Writes(array for arrays in self._lists for array in arrays or ())
 
     def changed(self) -> str | None:
         """Return the name of a parameter that has other values since, or None."""
         if not self.is_touched():
             return None
         # MXNet also writes to weights without changing them: oneDNN puts them into another layout
-        self._watch()
+        writes = _bridge.Writes(self._params)
         for param, digest in zip(self._params, self._digests):
             if _digest(param.list_data()[0].asnumpy()) != digest:
-                self._lists[:1] = [None]  # the next call looks again
-                return str(param.name)
+                return str(param.name)  # and to the next thread that asks, too
+        self._writes, self._has_changed = writes, False
         return None
 
     def is_touched(self, wait: bool = True) -> bool:
@@ -69,9 +62,7 @@ class Weights:
         wait : bool
             Whether to wait for writes in progress; MXNet's own threads must not.
         """
-        if any(map(is_not, map(_data, self._params), self._lists)):
-            return True
-        return self._writes.first(wait) >= 0
+        return self._has_changed or self._writes.happened(wait)
 
     def only(self, names: Iterable[str]) -> Weights:
         """Return the same for some of the parameters; what has changed so far counts."""
@@ -80,10 +71,8 @@ class Weights:
         chosen = Weights.__new__(Weights)
         chosen._params = [self._params[i] for i in kept]
         chosen._digests = [self._digests[i] for i in kept]
-        is_touched = self.is_touched()
-        chosen._watch()
-        if is_touched:
-            chosen._lists[:1] = [None]
+        chosen._writes = _bridge.Writes(chosen._params)
+        chosen._has_changed = self.is_touched()
         return chosen
 
 
@@ -104,11 +93,12 @@ def _count_writes() -> None:
     """Say how arrays lie in memory, and see whether it is so."""
     wait = ctypes.cast(_LIB.MXNDArrayWaitToRead, ctypes.c_void_p).value or 0
     _bridge.count_writes_with(wait, mx.runtime.Features().is_enabled("MKLDNN"))
-    array = mx.nd.zeros(2)
-    other = mx.nd.zeros(2)
-    writes, others = _bridge.Writes([array]), _bridge.Writes([other])
-    array[:1] = 1
-    if writes.first() != 0 or others.first() != -1:
+    params = [Parameter(name, shape=(2,)) for name in ("written", "other")]
+    for param in params:
+        param.initialize()
+    written, other = (_bridge.Writes([param]) for param in params)
+    params[0].data()[:1] = 1
+    if not written.happened() or other.happened():
         raise MxtrtError(
             "this build of MXNet does not count writes to arrays as MXNet 1.9.1 does, so mxtrt "
             "cannot notice new weights; optimise the exported symbol instead of the block"

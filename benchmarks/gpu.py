@@ -1,10 +1,10 @@
 """TensorRT through mxtrt, beside the same engines by hand, and beside MXNet on all cores.
 
     python benchmarks/gpu.py [--models NAME,…] [--batch 1,8,32,128] [--precision fp32,fp16]
-                             [--budget SECONDS] [--json FILE]
+                             [--one-engine] [--budget SECONDS] [--json FILE]
 
-Every engine is built for one batch size. Milliseconds for one batch, medians of calls that wait
-for their result:
+Every engine is built for one batch size, or with --one-engine for all of them. Milliseconds for
+one batch, medians of calls that wait for their result:
 
     MXNet       MXNet's executor on the CPU, with all cores
     mxtrt       the optimised symbol's executor, arrays on the CPU
@@ -25,28 +25,24 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 import mxtrt  # isort: skip  # first: it makes MXNet importable
+import models
 import mxnet as mx
 import numpy as np
-import zoo_models
 
+from mxtrt.engines._execution import LoadedPlan
 from mxtrt.engines._raw import RawPlan
 from mxtrt.operator import engines
 from mxtrt.timing import interleaved_medians, print_table, write_json
 
-MODELS = ("resnet50_v1", "mobilenet1.0", "inceptionv3", "densenet121", "vgg16")
+MODELS = ("resnet50_v1", "mobilenet1.0", "inceptionv3", "densenet121", "vgg16", "bert_base_128",
+          "bert_base_384")  # fmt: skip
 COLUMNS = ("MXNet", "mxtrt", "by hand", "pinned", "mxtrt GPU", "raw", "graph", "queued")
-
-
-def image_size(model: str) -> int:
-    return 299 if model == "inceptionv3" else 224
 
 
 def executor(symbol: mx.sym.Symbol, data: mx.nd.NDArray, params: Any) -> Callable[[], Any]:
@@ -84,47 +80,67 @@ class Reference:
         return self.known[model, batch]
 
 
+class Optimized:
+    """A model for one batch size, or for a range of them, as mxtrt optimises it."""
+
+    def __init__(self, net: models.Net, batch: Any, precision: str) -> None:
+        start = time.perf_counter()
+        self.symbol, self.params = mxtrt.optimize(
+            net.symbol, net.params, shapes={"data": (batch, *net.shape)}, engine="tensorrt",
+            precision=precision, strict=True,
+        )  # fmt: skip
+        [engine] = engines(self.symbol)
+        [(_, self.plan)] = engine._plans[0]
+        self.build_seconds = time.perf_counter() - start
+
+    def separate_plan(self) -> LoadedPlan:
+        """Return the plan once more, for what runs it by hand."""
+        plan = self.plan
+        names = [[t.name for t in tensors] for tensors in (plan.inputs, plan.outputs)]
+        content = bytes(plan.engine.serialize())
+        return LoadedPlan(plan.api, plan.gpu, content, *names, cuda_graph=plan.cuda_graph)
+
+    def close(self) -> None:
+        """Free the engine."""
+        mxtrt.release(self.symbol)
+
+
 def measure(
-    model: str, batch: int, precision: str, net: Any, reference: Reference, seconds: float
-) -> dict[str, Any]:
+    model: str, batch: int, precision: str, net: models.Net, optimized: Optimized,
+    reference: Reference, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
     """Return the milliseconds of every column, the build's seconds and the difference."""
-    symbol, args, aux = net
-    size = image_size(model)
-    images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype("float32")
+    images = net.data(batch)
     data = mx.nd.array(images)
-    output, mxnet_seconds = reference(model, batch, symbol, data, (args, aux))
-    start = time.perf_counter()
-    optimized, kept = mxtrt.optimize(
-        symbol, (args, aux), shapes={"data": images.shape}, engine="tensorrt",
-        precision=precision, strict=True,
-    )  # fmt: skip
-    build = time.perf_counter() - start
-    [engine] = engines(optimized)
-    [(_, plan)] = engine._plans[0]
-    call = executor(optimized, data, kept)
+    output, mxnet_seconds = reference(model, batch, net.symbol, data, net.params)
+    call = executor(optimized.symbol, data, optimized.params)
     found = call().asnumpy()
+    plan = optimized.plan
+    by_hand = optimized.separate_plan() if plan.has_one_context else plan
     with plan.gpu:
-        hand = RawPlan(plan, {"data": images})
+        hand = RawPlan(by_hand, {"data": images})
         candidates: dict[str, Callable[[], Any]] = {
             "mxtrt": call,
             "by hand": hand.numpy,
             "pinned": hand.pinned,
-            "mxtrt GPU": hand.through_mxtrt,
             "raw": hand.raw,
         }
+        if not plan.has_one_context:
+            candidates["mxtrt GPU"] = hand.through_mxtrt
         if hand.captured is not None:
             candidates["graph"] = hand.graph
         medians = interleaved_medians(candidates, seconds=seconds, rounds=5)
         medians["queued"] = hand.queued()
         hand.close()
-    mxtrt.release(optimized)
+        if by_hand is not plan:
+            by_hand.close()
     difference = np.abs(found - output).max() / np.abs(output).max()
     return {
         "model": model,
         "precision": precision,
         "batch": batch,
         "milliseconds": {"MXNet": mxnet_seconds * 1e3, **{n: s * 1e3 for n, s in medians.items()}},
-        "build_seconds": build,
+        "build_seconds": optimized.build_seconds,
         "difference": float(difference),
         "top1_equal": bool((found.argmax(1) == output.argmax(1)).all()),
         "cuda_graph_used": plan.uses_graphs,
@@ -152,12 +168,31 @@ def table(results: list[dict[str, Any]]) -> None:
                 f"{result['batch'] / ms['mxtrt'] * 1e3:.0f}",
                 f"{ms['MXNet'] / ms['mxtrt']:.0f}",
                 f"{(ms['mxtrt'] / ms['pinned'] - 1) * 100:+.1f} %",
-                f"{(ms['mxtrt GPU'] / best - 1) * 100:+.1f} %",
+                f"{(ms['mxtrt GPU'] / best - 1) * 100:+.1f} %" if "mxtrt GPU" in ms else "",
                 f"{result['difference']:.1e}",
                 f"{result['build_seconds']:.1f}",
             ]
         )
     print_table(rows)
+
+
+def measured(
+    model: str, net: models.Net, precision: str, kind: Any, batches: list[int],
+    reference: Reference, given: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield the results of one engine: for its batch size, or for each of its range."""
+    said = {"model": model, "precision": precision}
+    try:
+        optimized = Optimized(net, kind, precision)
+    except Exception as error:  # the other models still have their turn
+        yield {**said, "batch": kind, "error": f"{type(error).__name__}: {error}"}
+        return
+    for batch in batches if given.one_engine else [kind]:
+        try:
+            yield measure(model, batch, precision, net, optimized, reference, given.seconds)
+        except Exception as error:
+            yield {**said, "batch": batch, "error": f"{type(error).__name__}: {error}"}
+    optimized.close()
 
 
 def main() -> None:
@@ -166,29 +201,27 @@ def main() -> None:
     parser.add_argument("--batch", default="128,1,8,32")
     parser.add_argument("--precision", default="fp16,fp32")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each column")
+    parser.add_argument("--one-engine", action="store_true", help="for all batch sizes of a model")
     parser.add_argument("--budget", type=float, default=1e9, help="start nothing after so long")
     parser.add_argument("--json")
     given = parser.parse_args()
     end = time.perf_counter() + given.budget
     reference, results = Reference(seconds=given.seconds), []
-    nets: dict[str, Any] = {}
     batches = [int(batch) for batch in given.batch.split(",")]
+    low, high = min(batches), max(batches)
+    kinds: list[Any] = [(low, high, high)] if given.one_engine else batches
     for model in given.models.split(","):
+        net: models.Net | None = None
         for precision in given.precision.split(","):
-            for batch in batches:
+            for kind in kinds:
                 if time.perf_counter() > end:
-                    print(f"no time for {model} {precision} {batch}", file=sys.stderr)
+                    print(f"no time for {model} {precision} {kind}", file=sys.stderr)
                     continue
-                if model not in nets:
-                    nets = {model: zoo_models.zoo_model(model)}
-                try:
-                    result = measure(model, batch, precision, nets[model], reference, given.seconds)
-                except Exception as error:  # the other models still have their turn
-                    result = {"model": model, "precision": precision, "batch": batch,
-                              "error": f"{type(error).__name__}: {error}"}  # fmt: skip
-                results.append(result)
-                print(result, file=sys.stderr, flush=True)
-                write_json(given.json, results)
+                net = net or models.load(model)
+                for result in measured(model, net, precision, kind, batches, reference, given):
+                    results.append(result)
+                    print(result, file=sys.stderr, flush=True)
+                    write_json(given.json, results)
     table(results)
 
 

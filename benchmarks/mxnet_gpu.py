@@ -17,15 +17,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import mxtrt  # isort: skip  # first: it makes MXNet importable
+import models
 import mxnet as mx
 import numpy as np
-import zoo_models
 
 from mxtrt.engines._cuda import Graph
 from mxtrt.operator import engines
@@ -48,14 +45,10 @@ def queued(enqueue: Callable[[], Any], wait: Callable[[], Any]) -> float:
 
 def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
     """Return the milliseconds of every column."""
-    symbol, args, aux = zoo_models.zoo_model(model)
-    shape = zoo_models.zoo_images(model, 1).shape[1:]
-    gpu = mx.gpu(0)
-    data = mx.nd.array(
-        np.random.default_rng(0).standard_normal((batch, *shape)).astype("float32"), ctx=gpu
-    )
+    net, gpu = models.load(model), mx.gpu(0)
+    data = mx.nd.array(net.data(batch), ctx=gpu)
     optimized, kept = mxtrt.optimize(
-        symbol, (args, aux), shapes={"data": data.shape}, engine="tensorrt", precision="fp16",
+        net.symbol, net.params, shapes={"data": data.shape}, engine="tensorrt", precision="fp16",
         strict=True,
     )  # fmt: skip
     assert not kept[0]

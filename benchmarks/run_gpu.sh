@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Tests and benchmarks on a machine with a GPU, within 8 minutes.
+# Tests and benchmarks on a machine with a GPU, within 14 minutes.
 #
 #   benchmarks/run_gpu.sh OUTDIR
 #
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
-# PATH, or in TORCH_PYTHON. OUTDIR gets tests.txt, gpu.txt, gpu.json, pytorch.txt, pytorch.json and
-# summary.txt. The exit code is that of the tests, or else of the first benchmark that failed.
+# PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet. OUTDIR
+# gets a text file for each step, JSON files and summary.txt. The exit code is that of the tests, or
+# else of the first benchmark that failed.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 root=$(cd "$(dirname "$0")/.." && pwd)
-test_limit=${TEST_LIMIT:-200} bench_limit=${BENCH_LIMIT:-225} torch_limit=${TORCH_LIMIT:-45}
+test_limit=${TEST_LIMIT:-200} bench_limit=${BENCH_LIMIT:-215} torch_limit=${TORCH_LIMIT:-45}
+more_limit=${MORE_LIMIT:-240}
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 MXNET_SUBGRAPH_VERBOSE=0
 status=0
@@ -36,15 +38,24 @@ torch_python() {
 
 : >"$out/summary.txt"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >>"$out/summary.txt" 2>&1
-# from tests/, so that a source tree that is not built does not hide the installed mxtrt
+# from tests/ and benchmarks/, so that a source tree that is not built does not hide the installed mxtrt
 cd "$root/tests"
-step tests "$test_limit" python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. \
-  -m gpu -v --tb=short --durations=10 test_tensorrt_gpu.py
+pytest=(python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -m gpu -v --tb=short
+  --durations=10)
+step tests "$test_limit" "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
 tail -n 1 "$out/tests.txt" | tee -a "$out/summary.txt"
 
 cd "$root/benchmarks"
-step gpu "$bench_limit" python gpu.py --json "$out/gpu.json" --budget $((bench_limit - 50)) \
-  ${GPU_OPTIONS:-}
+step gpu "$bench_limit" python gpu.py --json "$out/gpu.json" --budget $((bench_limit - 40)) \
+  --models resnet50_v1 --precision fp16 ${GPU_OPTIONS:-}
+
+if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
+  step mxnet_gpu_tests 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
+    "${pytest[@]}" ../tests/test_mxnet_gpu.py
+  tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
+  step mxnet_gpu 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
+    python mxnet_gpu.py --json "$out/mxnet_gpu.json"
+fi
 
 torch=$(torch_python)
 if [ -n "$torch" ]; then
@@ -53,4 +64,9 @@ if [ -n "$torch" ]; then
 else
   echo "pytorch: no python3 with torch and torchvision" | tee -a "$out/summary.txt"
 fi
+
+step start 60 python start.py --engine tensorrt --repeats 3 --json "$out/start.json"
+step gpu_more "$more_limit" python gpu.py --json "$out/gpu_more.json" --one-engine \
+  --budget $((more_limit - 60)) --precision fp16 --batch 1,8,32 --seconds 0.3 \
+  --models "${MORE_MODELS:-bert_base_128,inceptionv3,mobilenet1.0,densenet121,vgg16,bert_base_384}"
 exit "$status"

@@ -17,12 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import mxtrt  # isort: skip  # first: it makes MXNet importable
+import models
 import mxnet as mx
 import numpy as np
-import zoo_models
 
 from mxtrt.timing import geometric_mean, interleaved_medians, print_table, write_json
 
@@ -67,8 +65,8 @@ def onnx_runtime(path: str, data: np.ndarray) -> Callable[[], np.ndarray]:
 
 def measure(name: str, batch: int, python: str, seconds: float) -> dict[str, Any]:
     """Return medians in milliseconds and largest differences, relative to the largest output."""
-    symbol, args, aux = zoo_models.zoo_model(name)
-    images = zoo_models.zoo_images(name, batch)
+    net = models.load(name)
+    symbol, (args, aux), images = net.symbol, net.params, net.data(batch)
     data = mx.nd.array(images)
     optimized, kept = mxtrt.optimize(symbol, (args, aux))
     candidates: dict[str, Callable[[], Any]] = {
@@ -115,7 +113,7 @@ def main() -> None:
     arguments.add_argument("--json")
     options = arguments.parse_args()
     python = mx2onnx_python(options.mx2onnx_python)
-    names = zoo_models.NAMES if options.models == "all" else options.models.split(",")
+    names = models.zoo_models.NAMES if options.models == "all" else options.models.split(",")
     rows = [
         (
             "model",

@@ -62,5 +62,6 @@ $(BIN)/python:
 $(STAMP): $(BIN)/python $(NATIVE)
 	$(PIP) install -c constraints.txt 'setuptools>=64' wheel 'cython>=3' cmake
 	$(PIP) install -c constraints.txt --no-deps mxnet
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev,models]'
+	$(PIP) install -c constraints.txt --no-deps gluoncv gluonnlp
 	touch $@

@@ -5,8 +5,12 @@
     python docs/make_models.py --only NAME,…     # some
     python docs/make_models.py --page            # none: writes the page from docs/models.json
 
-GluonCV and GluonNLP have to be installed: pip install -e '.[models]'. Results are saved one by
-one, so an interrupted run goes on with --missing.
+GluonCV and GluonNLP have to be there, as after `make install`:
+
+    pip install -c constraints.txt -e '.[models]'
+    pip install -c constraints.txt --no-deps gluoncv gluonnlp
+
+Results are saved one by one, so an interrupted run goes on with --missing.
 """
 
 from __future__ import annotations

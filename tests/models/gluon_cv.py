@@ -28,6 +28,10 @@ GRAPHS = {
     "se_resnext101_32x4d": "symbol/djl_se_resnext101_32x4d",
     "se_resnext101_64x4d": "symbol/djl_se_resnext101_64x4d",
     "senet_154": "symbol/djl_senet_154",
+    "simple_pose_resnet50_v1b": "symbol/djl_simple_pose_resnet50_v1b",
+    "simple_pose_resnet101_v1d": "symbol/djl_simple_pose_resnet101_v1d",
+    "simple_pose_resnet152_v1b": "symbol/djl_simple_pose_resnet152_v1b",
+    "simple_pose_resnet152_v1d": "symbol/djl_simple_pose_resnet152_v1d",
     "vgg16_ucf101": "symbol/djl_vgg16_ucf101",
     "inceptionv3_ucf101": "symbol/djl_inceptionv3_ucf101",
 }
@@ -90,9 +94,9 @@ def quantized(name: str, family: str, size: int, rows: bool = False) -> Model:
             if _without_prefix(name) in own
         }
 
-    shape, gains = (1, 3, size, size), VGG_GAINS if "vgg" in name else {}
+    shape, gains = (1, 3, size, size), VGG_GAINS if "vgg" in name else {"convpredictor": 0.3}
     graph = f"symbol/mxsharp_{name}_int8"
-    return Model(f"gluoncv/{name}_int8", family, build, images(*shape), rows, gains, graph)
+    return Model(f"gluoncv/{name}_int8", family, build, images(*shape), rows, gains, graph, 0.05)
 
 
 def _without_prefix(name: str) -> str:
@@ -158,36 +162,10 @@ MODELS = (
     model("fastscnn_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("hrnet_w18_small_v1_s", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("simple_pose_resnet18_v1b", POSE, 1, 3, 128, 96),
-    model(
-        "simple_pose_resnet50_v1b", POSE, 1, 3, 128, 96, graph="symbol/djl_simple_pose_resnet50_v1b"
-    ),
-    model(
-        "simple_pose_resnet101_v1d",
-        POSE,
-        1,
-        3,
-        128,
-        96,
-        graph="symbol/djl_simple_pose_resnet101_v1d",
-    ),
-    model(
-        "simple_pose_resnet152_v1b",
-        POSE,
-        1,
-        3,
-        128,
-        96,
-        graph="symbol/djl_simple_pose_resnet152_v1b",
-    ),
-    model(
-        "simple_pose_resnet152_v1d",
-        POSE,
-        1,
-        3,
-        128,
-        96,
-        graph="symbol/djl_simple_pose_resnet152_v1d",
-    ),
+    model("simple_pose_resnet50_v1b", POSE, 1, 3, 128, 96),
+    model("simple_pose_resnet101_v1d", POSE, 1, 3, 128, 96),
+    model("simple_pose_resnet152_v1b", POSE, 1, 3, 128, 96),
+    model("simple_pose_resnet152_v1d", POSE, 1, 3, 128, 96),
     model("mobile_pose_mobilenet1.0", POSE, 1, 3, 128, 96),
     model("alpha_pose_resnet101_v1b_coco", POSE, 1, 3, 128, 96),
     model("vgg16_ucf101", VIDEO, 2, 3, 64, 64),

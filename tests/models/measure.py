@@ -19,9 +19,6 @@ from .model import Model
 from .reference import reference
 from .weights import seeded_weights
 
-SAME_ROW = 5e-3
-"""Rows of boxes are the same when no number differs by more, relative to its output's largest."""
-
 
 @dataclass(frozen=True)
 class Moved:
@@ -122,12 +119,14 @@ def _moved(
     count = len(report.graph.nodes)
     moved, parts = count - len(report.left), len(report.parts)
     rows = expected[0].shape[0] * expected[0].shape[1] if model.rows else 0
-    difference, reordered, other = compare(expected, found, rows=model.rows)
+    difference, reordered, other = compare(
+        expected, found, same_row=model.same_row if model.rows else None
+    )
     return Moved(count, moved, parts, left, difference, rows, reordered, other)
 
 
 def compare(
-    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], rows: bool = False
+    expected: Sequence[np.ndarray], found: Sequence[np.ndarray], same_row: float | None = None
 ) -> tuple[float, int, int]:
     """Return the largest relative difference, and how many rows moved or have no counterpart."""
     scaled = [np.abs(want).max() for want in expected]
@@ -137,9 +136,9 @@ def compare(
         if want.shape != have.shape or not np.isfinite(have).all():
             raise ValueError(f"{have.shape} in place of {want.shape}, or not finite")
     difference = max(float(np.abs(want - have).max()) for want, have in zip(one, two))
-    if not rows or difference <= SAME_ROW:
+    if same_row is None or difference <= same_row:
         return difference, 0, 0
-    return _compare_rows(_rows(one), _rows(two))
+    return _compare_rows(_rows(one), _rows(two), same_row)
 
 
 def _rows(outputs: Sequence[np.ndarray]) -> np.ndarray:
@@ -147,16 +146,18 @@ def _rows(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([output.reshape(*output.shape[:2], -1) for output in outputs], axis=-1)
 
 
-def _compare_rows(expected: np.ndarray, found: np.ndarray) -> tuple[float, int, int]:
+def _compare_rows(
+    expected: np.ndarray, found: np.ndarray, same_row: float
+) -> tuple[float, int, int]:
     from scipy.optimize import linear_sum_assignment
 
     difference, reordered, other = 0.0, 0, 0
     for one, two in zip(expected, found):
         distances = np.stack([np.abs(two - row).max(axis=1) for row in one])
         # a row takes its own place where it can, and the rest pair off
-        cost = np.where(distances <= SAME_ROW, 0.0, 1.0) + 1e-3 * (1 - np.eye(len(one)))
+        cost = np.where(distances <= same_row, 0.0, 1.0) + 1e-3 * (1 - np.eye(len(one)))
         left, right = linear_sum_assignment(cost)
-        same = distances[left, right] <= SAME_ROW
+        same = distances[left, right] <= same_row
         difference = max(difference, float(distances[left, right][same].max(initial=0)))
         reordered += int((same & (left != right)).sum())
         other += int((~same).sum())

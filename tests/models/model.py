@@ -33,6 +33,8 @@ class Model:
         head all scores would be 1, and all orders of its boxes equally right.
     graph : str, optional
         Its name in a list of graphs and their operators, where that is another one.
+    same_row : float
+        Rows are the same when no number differs by more, relative to its output's largest.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Model:
     rows: bool = False
     gains: Mapping[str, float] = field(default_factory=dict)
     graph: str | None = None
+    same_row: float = 5e-3
 
 
 def trace(

@@ -9,6 +9,7 @@ is needed. The pipeline is loaded when it is first used.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import compat, errors
@@ -47,9 +48,12 @@ _HOMES = {
 
 
 def _connect() -> None:
-    from .gluon.backend import connect
+    try:
+        from .gluon.backend import connect
 
-    connect()
+        connect()
+    except Exception as error:  # a program that needs MXNet alone goes on
+        warnings.warn(f"mxtrt cannot work with this MXNet: {error}", stacklevel=2)
 
 
 compat.after_import(_connect)

@@ -524,6 +524,15 @@ def test_importing_is_enough(first):
     assert done.stdout == "True True\n", done.stderr
 
 
+def test_an_mxnet_that_does_not_fit_is_told_and_goes_on(monkeypatch):
+    def connect():
+        raise mx.MXNetError("needs MXNet 1.9")
+
+    monkeypatch.setattr("mxtrt.gluon.backend.connect", connect)
+    with pytest.warns(UserWarning, match=r"cannot work with this MXNet: needs MXNet 1\.9"):
+        mxtrt._connect()
+
+
 def test_mxnets_methods_keep_their_names_and_documentation():
     assert HybridBlock.hybridize.__name__ == "hybridize"
     assert "backend" in HybridBlock.hybridize.__doc__

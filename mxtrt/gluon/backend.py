@@ -28,6 +28,7 @@ from mxnet.gluon.block import _flatten, _gather_type_ctx_info
 from mxnet.symbol import Symbol
 
 from .. import _bridge, _library
+from ..errors import InferenceOnly
 
 if TYPE_CHECKING:
     from mxnet.gluon.parameter import Parameter
@@ -319,8 +320,6 @@ def _build_cache(method: Callable[..., None], net: HybridBlock, *args: Any) -> N
 def _call_cached_op(method: Callable[..., Any], net: HybridBlock, *args: Any) -> Any:
     _refresh_inside(net)
     if net._backend == BACKEND:
-        from .engines import refuse_training
-
         refuse_training()
         if net._cached_op is not None and "_mxtrt" in vars(net):
             _refresh(net, *args)
@@ -329,6 +328,21 @@ def _call_cached_op(method: Callable[..., Any], net: HybridBlock, *args: Any) ->
                 if net._cached_op is None:
                     net._build_cache(*args)
     return method(net, *args)
+
+
+def refuse_training() -> None:
+    """Raise where MXNet records for a gradient, or runs operators in their training mode.
+
+    Raises
+    ------
+    InferenceOnly
+        Engines have no gradients, and run dropout and normalisation as inference does.
+    """
+    if mx.autograd.is_recording() or mx.autograd.is_training():
+        raise InferenceOnly(
+            "an optimised block is for inference only, and this call is inside autograd.record() "
+            "or train_mode(); train the original block, or call this one under autograd.pause()"
+        )
 
 
 def _refresh(net: HybridBlock, *args: Any) -> None:

@@ -17,8 +17,8 @@ from mxnet.gluon.parameter import Parameter
 from ..errors import BadOption, BadParams
 from ..operator import engines
 from ..options import Options
-from .backend import composed
-from .engines import BlockEngines, refuse_training
+from .backend import composed, refuse_training
+from .engines import BlockEngines
 from .trace import Trace, trace
 
 

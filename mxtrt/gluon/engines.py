@@ -16,7 +16,7 @@ from mxnet.gluon.parameter import Parameter
 
 from .. import _bridge
 from ..arrays import numpy_view
-from ..errors import InferenceOnly, MxtrtError, WeightsChanged
+from ..errors import MxtrtError, WeightsChanged
 from ..operator import guard, parameters, replace_engines
 from ..pipeline import optimize_symbol
 
@@ -199,18 +199,3 @@ def as_kind_of(like: mx.sym.Symbol, symbol: mx.sym.Symbol) -> mx.sym.Symbol:
     """Return a symbol as one for ``mx.np`` arrays, if `like` is one."""
     is_numpy = isinstance(like, mx.sym.numpy._Symbol)
     return symbol.as_np_ndarray() if is_numpy else symbol
-
-
-def refuse_training() -> None:
-    """Raise where MXNet records for a gradient, or runs operators in their training mode.
-
-    Raises
-    ------
-    InferenceOnly
-        Engines have no gradients, and run dropout and normalisation as inference does.
-    """
-    if mx.autograd.is_recording() or mx.autograd.is_training():
-        raise InferenceOnly(
-            "an optimised block is for inference only, and this call is inside autograd.record() "
-            "or train_mode(); train the original block, or call this one under autograd.pause()"
-        )

@@ -194,7 +194,9 @@ def test_compare_refuses_what_is_no_number(wrong: float) -> None:
 
 def test_the_reference_clears_regions_of_no_image() -> None:
     data, rois = mx.sym.var("data"), mx.sym.var("rois")
-    align = mx.sym.contrib.ROIAlign(data, rois, pooled_size=(2, 2), spatial_scale=1.0)
+    align = mx.sym.contrib.ROIAlign(
+        data, rois, pooled_size=(2, 2), spatial_scale=1.0, sample_ratio=2
+    )
     symbol = reference(mx.sym.exp(align))
     fed = {
         "data": np.ones((1, 3, 8, 8), "float32"),

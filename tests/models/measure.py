@@ -87,10 +87,14 @@ def operators(symbol: mx.sym.Symbol) -> dict[str, int]:
 
 def check_scale(outputs: Sequence[np.ndarray]) -> None:
     """Raise where outputs are so small, or so large, that comparing them says nothing."""
-    for i, output in enumerate(outputs):
-        largest = float(np.abs(output).max())
-        if not 1e-4 < largest < 1e6:
-            raise ValueError(f"the largest number of output {i} is {largest}")
+    scales = [_scale(output) for output in outputs]
+    if not all(1e-4 < scale < 1e6 for scale in scales):
+        raise ValueError(f"the largest numbers of the outputs are {scales}")
+
+
+def _scale(output: np.ndarray) -> float:
+    """Return the largest magnitude, and 1 for nothing but zeros: all boxes of class 0."""
+    return float(np.abs(output).max()) or 1.0
 
 
 def _moved(
@@ -129,7 +133,7 @@ def compare(
     expected: Sequence[np.ndarray], found: Sequence[np.ndarray], same_row: float | None = None
 ) -> tuple[float, int, int]:
     """Return the largest relative difference, and how many rows moved or have no counterpart."""
-    scaled = [np.abs(want).max() for want in expected]
+    scaled = [_scale(want) for want in expected]
     one = [want / scale for want, scale in zip(expected, scaled)]
     two = [have / scale for have, scale in zip(found, scaled)]
     for want, have in zip(one, two):

@@ -48,8 +48,8 @@ seeded weights), run by MXNet 1.9.1 and through `mxtrt.optimize(..., engine="onn
 
 BatchNorms have the statistics of the data that they see, as after training, so that activations
 neither vanish nor explode. In detectors with a second stage it sees 60 proposals. MXNet's own
-fusions are off (`MXNET_SUBGRAPH_BACKEND=NONE`), and so is chance: what ROIAlign leaves unwritten
-on the CPU counts as zeros.
+fusions are off (`MXNET_SUBGRAPH_BACKEND=NONE`), and so is chance: what MXNet's
+ROIAlign leaves to chance on the CPU, regions of no image, counts as zeros.
 
 This page is written by `python docs/make_models.py` from `docs/models.json`, which it measures.
 """

@@ -12,7 +12,7 @@ JOBS   ?= auto
 NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt $(wildcard mxtrt/*.pyx) \
           $(wildcard csrc/*)
 
-.PHONY: help demo test check lint types cython cpp pytest wheel install format clean
+.PHONY: help demo test check lint types cython cpp pytest slow wheel install format clean
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ cython: $(STAMP)  ## cython-lint
 cpp: $(STAMP)  ## clang-format --dry-run
 	$(BIN)/clang-format --dry-run -Werror csrc/*.cc csrc/*.h
 
-pytest: $(STAMP)  ## The tests, in parallel
-	$(BIN)/python -m pytest -n $(JOBS) tests
+pytest: $(STAMP)  ## The tests, in parallel, without the long sweeps
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests
+
+slow: $(STAMP)  ## The long sweeps
+	$(BIN)/python -m pytest -n $(JOBS) -m slow tests
 
 wheel: $(STAMP)  ## Build a wheel and run it in an empty environment
 	scripts/check_wheel.sh $(BIN)/python

@@ -97,7 +97,8 @@ def test_there_is_a_row_for_every_model() -> None:
 def test_differences_are_those_of_rounding() -> None:
     for name, row in RESULTS.items():
         for sizes in ("known", "unknown"):
-            limit = 0.05 if name.endswith("_int8") else 1e-3
+            # boxes are cut out of maps at places that rounding moves; a step of 8 bits is large
+            limit = 0.05 if name.endswith("_int8") else 5e-3 if row[sizes]["rows"] else 1e-3
             assert row[sizes]["difference"] < limit, name
 
 

@@ -155,13 +155,21 @@ def cholesky(onnx: OnnxModel, a: Value) -> str:
 @converts("_npi_solve")
 def solve(onnx: OnnxModel, a: Value, b: Value) -> str:
     """``_npi_solve`` -> Gauss's elimination, of integers in float64."""
-    dtype = a.dtype if a.dtype in FLOATS else "float64"
-    matrix = a if a.dtype == dtype else value_of(onnx, onnx.cast(a, dtype), a.shape, dtype)
-    right = as_type(onnx, b, dtype)
+    matrix = _floats(onnx, a)
+    right = as_type(onnx, b, matrix.dtype)
+    if 0 in (*(a.shape or ()), *(b.shape or ())):
+        return onnx.op("Identity", right)
     if known_rank(b) == known_rank(a):
         return solved(onnx, matrix, right)
     column = onnx.op("Unsqueeze", right, onnx.ints([-1]))
     return onnx.op("Squeeze", solved(onnx, matrix, column), onnx.ints([-1]))
+
+
+def _floats(onnx: OnnxModel, a: Value) -> Value:
+    """Return a tensor of floats as it is and one of integers in float64, as MXNet solves them."""
+    if a.dtype in FLOATS:
+        return a
+    return value_of(onnx, onnx.cast(a, "float64"), a.shape, "float64")
 
 
 @converts("_npi_tensorinv")
@@ -180,6 +188,9 @@ def tensorsolve(onnx: OnnxModel, a: Value, b: Value, *, a_axes: tuple[int, ...] 
     order = [*(axis for axis in range(rank) if axis not in moved), *moved]
     shape = [known_shape(a)[axis] for axis in order]
     rows = known_rank(b)
+    a, b = _floats(onnx, a), _floats(onnx, b)
+    if 0 in shape:
+        return onnx.op("Reshape", b, onnx.ints(shape[rows:]), allowzero=1)
     matrix = _square(onnx, a, onnx.op("Transpose", a, perm=order) if moved else a, shape[:rows])
     column = onnx.op("Reshape", b, onnx.ints([-1, 1]))
     return onnx.op("Reshape", solved(onnx, matrix, column), onnx.ints(shape[rows:]))

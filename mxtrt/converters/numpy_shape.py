@@ -193,7 +193,7 @@ for _rank in (1, 2, 3):
 
 
 @converts("_npi_concatenate")
-def concatenate(onnx: OnnxModel, *xs: Value, axis: int | None = 0, dim: int = 1) -> str:
+def concatenate(onnx: OnnxModel, *xs: Value, axis: int | None = 0) -> str:
     """``_npi_concatenate`` -> ``Concat``, of flattened inputs when there is no axis."""
     if axis is not None:
         return onnx.op("Concat", *xs, axis=axis)

@@ -111,9 +111,19 @@ def test_solve(one: tuple[int, ...], other: tuple[int, ...]) -> None:
     check_operator(operator("_npi_solve", 2), arrays, **SOLVING)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
 def test_solve_for_integers(dtype: str) -> None:
-    check_numpy("_npi_solve", np.array([[4, 2], [2, 3]], dtype), np.array([1, 2], dtype))
+    a, b = np.array([[4, 2], [2, 3]], dtype), np.array([1, 2], dtype)
+    check_numpy("_npi_solve", a, b)
+    check_numpy("_npi_tensorsolve", a, b)
+
+
+@shapes_of(((0, 0), (0, 2)), ((2, 2), (2, 0)), ((0, 2, 2), (0, 2, 1)))
+def test_solve_for_nothing(one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    check_numpy("_npi_solve", np.zeros(one), np.zeros(other))
+    if len(one) == 2 and 0 in one:
+        check_numpy("_npi_tensorsolve", np.zeros(one), np.zeros(0))
+    check_numpy("_npi_cholesky", np.zeros((0, 2, 2)))
 
 
 @pytest.mark.parametrize("shape, ind", [((6, 3, 2), 1), ((2, 3, 6), 2), ((2, 3, 3, 2), 2)])

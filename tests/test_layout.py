@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -268,3 +273,31 @@ class TestEngine:
         for _ in range(2):
             for found, wanted in zip(run_mxnet(optimized, {"data": data}), expected):
                 np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+    def test_threads_share_the_weights(self, net: Any) -> None:
+        symbol, params = net
+        rng = np.random.default_rng(1)
+        images = [rng.standard_normal((1 + i % 3, 16, 9, 9)).astype("float32") for i in range(8)]
+        arrays = {name: array.asnumpy() for name, array in params.items()}
+        expected = [run_mxnet(symbol, {"data": data, **arrays})[0] for data in images]
+        optimized, _ = mxtrt.optimize(symbol, params, engine="onnxruntime")
+
+        def run(data: np.ndarray) -> list[np.ndarray]:
+            executor = optimized.bind(mx.cpu(), {"data": mx.nd.array(data)}, grad_req="null")
+            return [executor.forward()[0].asnumpy() for _ in range(20)]
+
+        with ThreadPoolExecutor(8) as threads:
+            for outputs, wanted in zip(threads.map(run, images), expected):
+                for found in outputs:
+                    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_peak_of_memory(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[1] / "benchmarks"
+    command = [sys.executable, folder / "optimize.py", "--json", tmp_path / "found.json"]
+    subprocess.run(command, check=True)
+    results = json.loads((tmp_path / "found.json").read_text())["results"]
+    for model, found in results.items():
+        assert found["peak / weights"] <= 2.2, model
+        assert found["held / weights"] <= 1.2, model

@@ -245,15 +245,15 @@ class _Joint:
         heads = {info.name for info in graph.output}
         small = []
         for tensor in graph.initializer:
-            if len(tensor.raw_data) > SMALL and tensor.name not in heads:
-                self._take(tensor, tensor.name + piece.suffix)
+            data = tensor.raw_data  # a copy
+            if len(data) > SMALL and tensor.name not in heads:
+                self._take(tensor, data, tensor.name + piece.suffix)
             else:
                 small.append(tensor)
         rest = helper.make_graph(graph.node, graph.name, graph.input, graph.output, small)
         return _model(rest, optimised, optimised.opset_import)
 
-    def _take(self, tensor: TensorProto, name: str) -> None:
-        data = tensor.raw_data
+    def _take(self, tensor: TensorProto, data: bytes, name: str) -> None:
         # what several convolutions share was laid out for each of them
         digest = hashlib.sha1(data, usedforsecurity=False).digest()
         same = self._equal.setdefault((tensor.data_type, tuple(tensor.dims), digest), name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_numpy, random_array
+from operators import check_numpy, check_refused, operator, random_array
 
 pytestmark = pytest.mark.usefixtures("np_shape")
 
@@ -205,6 +205,15 @@ def test_pad_with_odd_things() -> None:
     check_numpy("_npi_pad", np.ones((1, 2), "uint8"), pad_width=((0, 0), (1, 1)), constant_value=-3)
     odd = {"mode": "reflect", "reflect_type": "odd"}  # MXNet takes it for even
     check_numpy("_npi_pad", MATRIX, pad_width=((0, 0), (2, 2)), **odd)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_pad_of_an_axis_without_elements(mode: str) -> None:
+    # MXNet dies for reflections and shows what lies in memory for the rest
+    symbol = operator("_npi_pad", 1, pad_width=((0, 0), (1, 1)), mode=mode)
+    sentence = f"mode={mode!r} repeats elements of an axis that has none"
+    check_refused(symbol, {"x0": np.zeros((2, 0))}, sentence)
+    check_numpy("_npi_pad", np.zeros((0, 2)), pad_width=((0, 0), (1, 1)), mode=mode)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .pipeline import explain, optimize
     from .registry import register_converter
     from .reports import Report
+    from .saved import load, save
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,29 +30,35 @@ __all__ = [
     "errors",
     "explain",
     "export_model",
+    "load",
     "optimize",
     "register_converter",
     "release",
     "report",
     "runtime",
+    "save",
 ]
 
 _HOMES = {
     "Report": ".reports",
     "explain": ".pipeline",
     "export_model": ".export",
+    "load": ".saved",
     "optimize": ".pipeline",
     "register_converter": ".registry",
     "release": ".operator",
     "report": ".operator",
+    "save": ".saved",
 }
 
 
 def _connect() -> None:
     try:
-        from .gluon.backend import connect
+        from . import symbol_files
+        from .gluon import backend
 
-        connect()
+        backend.connect()
+        symbol_files.connect()
     except Exception as error:  # a program that needs MXNet alone goes on
         warnings.warn(f"mxtrt cannot work with this MXNet: {error}", stacklevel=2)
 

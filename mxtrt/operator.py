@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
@@ -27,9 +27,26 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .partition import Subgraph
     from .reports import Report
+    from .weight_sources import Source
 
 Shapes = tuple[tuple[int, ...], ...]
 Execute = Callable[[Sequence["_bridge.Buffer"], Sequence["_bridge.Buffer"], int], None]
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """What an engine was built from.
+
+    Attributes
+    ----------
+    model : bytes
+        The ONNX model; its weights are external data.
+    weights : callable
+        Returns the weights by name; see `weight_sources`.
+    """
+
+    model: bytes
+    weights: Source
 
 
 class EngineOperator:
@@ -41,10 +58,12 @@ class EngineOperator:
         What the engine was built from.
     engine : Engine
         What runs it.
+    onnx : Onnx, optional
+        The part as ONNX, for `mxtrt.save`.
     """
 
-    def __init__(self, part: Subgraph, engine: Engine) -> None:
-        self.part, self.engine = part, engine
+    def __init__(self, part: Subgraph, engine: Engine, onnx: Onnx | None = None) -> None:
+        self.part, self.engine, self.onnx = part, engine, onnx
         self.execute: Execute = engine.execute
         # MXNet infers the sizes of the outputs from the very nodes that moved
         self._symbol, self._input_names, self._param_shapes = _part_symbol(part)
@@ -142,14 +161,23 @@ _REPORTS: dict[str, Report] = {}
 
 def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict[Subgraph, str]:
     """Register the engines of one model; return the key of each part."""
-    _library.load()
-    keys: dict[Subgraph, str] = {}
+    keys = {part: uuid.uuid4().hex for part in engines}
     for part, engine in engines.items():
-        keys[part] = uuid.uuid4().hex
-        _bridge.register(keys[part], engine)
-        _ENGINES[keys[part]] = engine
-        _REPORTS[keys[part]] = report
+        register_as(keys[part], engine, report)
     return keys
+
+
+def register_as(key: str, engine: EngineOperator, report: Report) -> None:
+    """Let nodes with this key run an engine, in the place of an earlier one of the same key."""
+    _library.load()
+    _ENGINES[key], _REPORTS[key] = engine, report
+    _bridge.register(key, engine)
+
+
+def registered(key: str) -> tuple[EngineOperator, Report] | None:
+    """Return the engine of this process with a key and the report of its model, if there is one."""
+    engine, report = _ENGINES.get(key), _REPORTS.get(key)
+    return None if engine is None or report is None else (engine, report)
 
 
 def report(model: ModelLike) -> Report:

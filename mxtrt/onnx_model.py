@@ -58,6 +58,8 @@ class OnnxModel:
     reals : dict of Value to str
         Integer tensors that exist as float tensors too, before they were rounded: what is
         quantised again is quantised from there.
+    sources : dict of str to Node
+        The MXNet node behind each ONNX node and each tensor, by the name of either.
     leaves_mxnet : bool
         Whether no MXNet runs the model: random numbers may come of another generator, and sizes
         may depend on values.
@@ -69,6 +71,7 @@ class OnnxModel:
         self.weights: dict[str, mx.nd.NDArray] = {}
         self.inputs: list[Value] = []
         self.reals: dict[Value, str] = {}
+        self.sources: dict[str, Node] = {}
         self._graph = onnx.GraphProto(name=name)
         self._names: set[str] = set()
         self._wanted: dict[Value, str] = {}  # names that were reserved
@@ -161,6 +164,8 @@ class OnnxModel:
         try:
             yield
         finally:
+            for made in self._graph.node[self._scope_start :]:
+                self.sources.update(dict.fromkeys((made.name, *made.output), node))
             self._scope, self._scope_start = outer
 
     def reserve(self, value: Value, name: str) -> None:
@@ -177,6 +182,12 @@ class OnnxModel:
             if made not in renamed:
                 renamed[made] = self._rename(made, value)
             self._tensor_of[value] = renamed[made]
+
+    def source(self, name: str) -> Node | None:
+        """Return the MXNet node behind an ONNX node, or one that stands for it: ``name/Cast``."""
+        while name and name not in self.sources:
+            name = name.rpartition("/")[0]
+        return self.sources.get(name)
 
     def finish(self, outputs: Sequence[Value]) -> onnx.ModelProto:
         """Return the model as a protobuf whose weights are external data in `weights`."""

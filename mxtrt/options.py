@@ -19,6 +19,12 @@ ENGINES = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 PRECISIONS = ("fp32", "fp16", "bf16")
 """Values of ``precision``; which of them work depends on the version of TensorRT."""
 
+SWITCHES = (
+    "strict", "allow_extra_params", "tf32", "background", "sparse_weights", "version_compatible",
+    "hardware_compatible", "progress",
+)  # fmt: skip
+"""Options that are True or False."""
+
 Size = Union[int, None, "tuple[int, int, int]"]
 """A size of an input: a number, None for unknown, or (smallest, best, largest)."""
 
@@ -61,6 +67,18 @@ class Options:
         How many calls may run at once in one TensorRT engine.
     device : int
         The GPU for arrays on the CPU.
+    background : bool
+        Build for other sizes in the background, while ONNX Runtime serves.
+    sparse_weights : bool
+        Let TensorRT use that of four weights in a row two are 0.
+    tactic_sources : tuple of str, optional
+        The only libraries that kernels may be of, under TensorRT's names.
+    dla_core : int, optional
+        The deep learning accelerator that runs what it can.
+    version_compatible, hardware_compatible : bool
+        Build plans that newer versions load, or newer GPUs run.
+    progress : bool
+        Show on a terminal that a build goes on.
     cache_dir : str or bool
         The folder of the store; True for the usual one, False for none.
     cache_size : int, optional
@@ -84,6 +102,13 @@ class Options:
     cuda_graph: bool | None = None
     contexts: int = 4
     device: int = 0
+    background: bool = False
+    sparse_weights: bool = False
+    tactic_sources: tuple[str, ...] | None = None
+    dla_core: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    progress: bool = True
     cache_dir: str | bool = True
     cache_size: int | None = None
 
@@ -113,6 +138,13 @@ def read_options(
         _check_integer("workspace", others["workspace"], 1)
     if others.get("optimization_level") is not None:
         _check_integer("optimization_level", others["optimization_level"], 0, 5)
+    if others.get("dla_core") is not None:
+        _check_integer("dla_core", others["dla_core"], 0)
+        if others.get("precision", "fp32") != "fp16":
+            raise BadOption("dla_core needs precision='fp16': these accelerators have no float32")
+    if others.get("tactic_sources") is not None:
+        names = _names("tactic_sources", others["tactic_sources"])
+        checked["tactic_sources"] = tuple(sorted(str(name).upper() for name in names))
     if others.get("timing_cache") is not None:
         checked["timing_cache"] = _path("timing_cache", others["timing_cache"])
     cache_dir = others.get("cache_dir", True)
@@ -122,7 +154,7 @@ def read_options(
         checked["cache_size"] = parse_size("cache_size", others["cache_size"])
     for name in ("exclude_ops", "exclude_nodes"):
         checked[name] = _names(name, others.get(name, ()))
-    for name in ("strict", "allow_extra_params", "tf32"):
+    for name in SWITCHES:
         if not isinstance(others.get(name, False), bool):
             raise BadOption(f"{name}={others[name]!r} must be True or False")
     if others.get("cuda_graph") not in (None, True, False):

@@ -3,7 +3,8 @@
 A node is convertible when its converter, run alone into a scratch ONNX model, raises nothing, and
 the engine has a kernel for what it made. Convertible nodes are merged greedily in topological
 order; two parts are merged unless a path between them runs through something else, because the
-merged part would then have to wait for its own output.
+merged part would then have to wait for its own output. An engine may still refuse a node where it
+stands in its part; then that node stays, too, and the rest is merged anew.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ UNREAD = "only training reads its outputs"
 
 Refusal = Callable[["onnx.ModelProto"], "str | None"]
 """An engine's answer to a scratch model: the reason why it cannot run it, or None."""
+
+MAX_ROUNDS = 24  # of asking about whole parts: a parser may name one node at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,12 @@ class Partition:
         return Partition(tuple(p for p in self.parts if p is not part), left)
 
 
-def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: None) -> Partition:
+def partition(
+    graph: Graph,
+    options: Options,
+    refusal: Refusal = lambda model: None,
+    refused_in: Callable[[Subgraph], Mapping[Node, str]] = lambda part: {},
+) -> Partition:
     """Split the graph into parts that an engine runs and nodes that stay in MXNet.
 
     Parameters
@@ -88,13 +96,29 @@ def partition(graph: Graph, options: Options, refusal: Refusal = lambda model: N
         ``min_subgraph_size``, ``exclude_ops`` and ``exclude_nodes`` are used.
     refusal : callable
         The engine's own limits, asked once for each node with a scratch model.
+    refused_in : callable
+        Asked about whole parts: the nodes that the engine refuses where they stand, with its
+        reasons. They stay, and the graph is split again.
 
     Raises
     ------
     BadOption
         ``exclude_ops`` or ``exclude_nodes`` names something that the graph does not have.
     """
-    left = _reasons(graph, options, refusal)
+    reasons = _reasons(graph, options, refusal)
+    plan = _split(graph, options, reasons)
+    for _ in range(MAX_ROUNDS):
+        refused = {n: reason for part in plan.parts for n, reason in refused_in(part).items()}
+        if not refused:
+            break
+        reasons.update(refused)
+        plan = _split(graph, options, reasons)
+    return plan
+
+
+def _split(graph: Graph, options: Options, reasons: Mapping[Node, str]) -> Partition:
+    """Put the nodes without a reason to stay into parts."""
+    left = dict(reasons)
     left.update(_behind_late_shapes(graph, left))
     left.update(_unread(graph, left))
     parts: list[Subgraph] = []

@@ -20,12 +20,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 import mxnet as mx
+import onnx
 
 from .arrays import return_freed_memory
-from .engines import Builder, builder
+from .engines import AsksWhole, Builder, builder
 from .errors import EngineError
+from .graph import Node
 from .labels import accept_missing_labels
-from .onnx_model import export_onnx
+from .onnx_model import OnnxModel, export_onnx
 from .operator import EngineOperator, register
 from .options import Options, read_options
 from .params import ParamsLike, read_params
@@ -60,6 +62,13 @@ def optimize(
     cuda_graph: bool | None = None,
     contexts: int = 4,
     device: int = 0,
+    background: bool = False,
+    sparse_weights: bool = False,
+    tactic_sources: Iterable[str] | None = None,
+    dla_core: int | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    progress: bool = True,
     cache_dir: str | os.PathLike[str] | bool | None = True,
     cache_size: int | str | None = None,
 ) -> Any:
@@ -111,6 +120,25 @@ def optimize(
         How many calls may run at once in one TensorRT engine, each with memory of its own.
     device : int
         The GPU that arrays on the CPU are sent to.
+    background : bool
+        Let ONNX Runtime serve calls with sizes that no engine is built for yet, while TensorRT
+        builds in another thread. Calls with arrays on the GPU wait for the build, and so do all
+        with ``strict=True``, under which ONNX Runtime runs nothing.
+    sparse_weights : bool
+        Let TensorRT use that two in each four weights are 0, where they are.
+    tactic_sources : iterable of str, optional
+        The only libraries that kernels may be of, such as ``["CUDNN", "JIT_CONVOLUTIONS"]``; by
+        default TensorRT's own choice.
+    dla_core : int, optional
+        The deep learning accelerator, as in NVIDIA's Jetson, that runs what it can; the GPU runs
+        the rest. Needs ``precision="fp16"``.
+    version_compatible : bool
+        Build plans that newer versions of TensorRT load; needs TensorRT 8.6.
+    hardware_compatible : bool
+        Build plans that other GPUs of Ampere and newer run; needs TensorRT 8.6.
+    progress : bool
+        Show on a terminal, after two seconds, that a build goes on; ``MXTRT_PROGRESS=0`` turns it
+        off as well.
     cache_dir : path or bool, optional
         The folder in which TensorRT's plans are kept for the next process; by default what
         ``MXTRT_CACHE_DIR`` says, else the user's folder for caches. None or False keeps nothing.
@@ -155,6 +183,13 @@ def optimize(
         cuda_graph=cuda_graph,
         contexts=contexts,
         device=device,
+        background=background,
+        sparse_weights=sparse_weights,
+        tactic_sources=tactic_sources,
+        dla_core=dla_core,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        progress=progress,
         cache_dir=cache_dir,
         cache_size=cache_size,
     )
@@ -177,7 +212,9 @@ def optimize_symbol(
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
     graph = read_symbol(symbol, given.arrays, options)
-    plan, engines = _build_engines(partition(graph, options, build.refuses), build, options)
+    converter = _Converter(build, options)
+    plan = partition(graph, options, build.refuses, converter.refused_in)
+    plan, engines = _build_engines(plan, build, converter, options)
     report = Report(graph, plan, options, build.kind)
     optimized = write_symbol(graph, register(engines, report))
     graph.arrays.clear()
@@ -214,19 +251,47 @@ def explain(model: ModelLike, params: ParamsLike = None, *inputs: Any, **options
         model, params, checked = traced.symbol, traced.arrays(), traced.inform(checked)
     build = builder(checked)
     graph = read_symbol(load_symbol(model), read_params(params).arrays, checked)
-    report = Report(graph, partition(graph, checked, build.refuses), checked, build.kind)
+    plan = partition(graph, checked, build.refuses, _Converter(build, checked).refused_in)
+    report = Report(graph, plan, checked, build.kind)
     graph.arrays.clear()
     return report
 
 
+class _Converter:
+    """Converts each part once: for the engine's answer to the whole of it, and for its build."""
+
+    def __init__(self, build: Builder, options: Options) -> None:
+        self._build, self._options = build, options
+        self._made: dict[tuple[str, tuple[Node, ...]], tuple[onnx.ModelProto, OnnxModel]] = {}
+        self._answers: dict[tuple[str, tuple[Node, ...]], dict[Node, str]] = {}
+
+    def refused_in(self, part: Subgraph) -> dict[Node, str]:
+        """Return the nodes that the engine refuses where they stand in a part, with its reasons."""
+        if not isinstance(self._build, AsksWhole):
+            return {}
+        key = part.name, part.nodes
+        if key not in self._answers:
+            proto, model = self._made[key] = export_onnx(part)
+            said = self._build.refused_nodes(proto, model.weights, self._options)
+            found = [(model.source(name), reason) for name, reason in said.items()]
+            self._answers[key] = {node: reason for node, reason in found if node is not None}
+            for node, reason in self._answers[key].items():
+                log.info("%s stays in MXNet: %s", node, reason)
+        return self._answers[key]
+
+    def take(self, part: Subgraph) -> tuple[onnx.ModelProto, OnnxModel]:
+        """Return a part as ONNX, and forget it."""
+        return self._made.pop((part.name, part.nodes), None) or export_onnx(part)
+
+
 def _build_engines(
-    plan: Partition, build: Builder, options: Options
+    plan: Partition, build: Builder, converter: _Converter, options: Options
 ) -> tuple[Partition, dict[Subgraph, EngineOperator]]:
     """Build the engine of each part; a part whose engine cannot be built goes back to MXNet."""
     engines: dict[Subgraph, EngineOperator] = {}
     for part in plan.parts:
         try:
-            proto, model = export_onnx(part)
+            proto, model = converter.take(part)
             engines[part] = EngineOperator(part, build.build(proto, model.weights, options))
         except EngineError as error:
             if options.strict:

@@ -22,7 +22,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mxtrt
-from mxtrt._transfer import copy_threads
+from mxtrt import partition as partition_module
+from mxtrt import pipeline
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
 from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, tensorrt
 from mxtrt.engines._fallback import BuildError, FallbackEngine
@@ -292,6 +293,142 @@ def test_partition_asks_nvidias_parser(rtx):
     assert not partition(graph, options, builder.refuses).left
 
 
+class Picky:
+    """NVIDIA's parser, which also refuses some operators in models of several nodes."""
+
+    def __init__(self, real, refused, newer):
+        self.real, self.refused, self.newer, self.parsed = real, refused, newer, []
+
+    def __call__(self, definition, logger):
+        self.parser, self.errors = self.real(definition, logger), []
+        return self
+
+    def __getattr__(self, name):
+        return getattr(self.parser, name)
+
+    num_errors = property(lambda self: len(self.errors))
+
+    def get_error(self, index):
+        return self.errors[index]
+
+    def load_model_proto(self, content):
+        model = onnx.ModelProto.FromString(content)
+        kinds = [node.op_type for node in model.graph.node]
+        if len(kinds) > 2:  # a scratch model of a dense layer has two
+            self.parsed.append(kinds)
+            at = next((i for i, kind in enumerate(kinds) if kind in self.refused), None)
+            if at is not None:
+                error = SimpleNamespace(
+                    desc=lambda: f"In node {at}: no {kinds[at]} with others", node=lambda: at
+                )
+                if self.newer:
+                    name = model.graph.node[at].name
+                    error = SimpleNamespace(
+                        desc=error.desc, node=lambda: -1, node_name=lambda: name
+                    )
+                self.errors = [error]
+                return False
+        return self.parser.load_model_proto(content)
+
+
+def picky(rtx, monkeypatch, *refused, newer=False) -> Picky:
+    parser = Picky(rtx.module.OnnxParser, refused, newer)
+    module = SimpleNamespace(**{**vars(rtx.module), "OnnxParser": parser})
+    monkeypatch.setattr(rtx, "module", module)
+    return parser
+
+
+def explained(rtx, monkeypatch, shapes, **options):
+    builder = tensorrt.TensorRTBuilder(rtx, Options())
+    monkeypatch.setattr(pipeline, "builder", lambda options: builder)
+    net, args, aux = convnet()
+    return mxtrt.explain(net, (args, aux), shapes=shapes, engine="tensorrt_rtx", **options)
+
+
+@needs_rtx
+@pytest.mark.parametrize("newer", [False, True], ids=["index", "name"])
+@pytest.mark.parametrize("batch", [2, None, (1, 2, 4)])
+def test_what_is_refused_in_its_part_stays_in_mxnet(
+    rtx, newer, batch, monkeypatch, caplog, tmp_path
+):
+    parser = picky(rtx, monkeypatch, "GlobalAveragePool", "BatchNormalization", newer=newer)
+    options = {"min_subgraph_size": 1, "cache_dir": tmp_path}
+    with caplog.at_level(logging.INFO, "mxtrt"):
+        report = explained(rtx, monkeypatch, {"data": (batch, 3, 16, 16)}, **options)
+    assert {node.name: reason for node, reason in report.left.items()} == {
+        "bn": "TensorRT-RTX: In node 1: no BatchNormalization with others",
+        "pool": "TensorRT-RTX: In node 1: no GlobalAveragePool with others",
+    }
+    assert [[node.name for node in part.nodes] for part in report.parts] == [
+        ["conv"], ["relu"], ["fc", "out"],
+    ]  # fmt: skip
+    assert len(parser.parsed) == 3  # the whole, what comes behind bn, and what comes behind pool
+    told = [r.getMessage() for r in caplog.records if "stays in MXNet" in r.getMessage()]
+    assert told == [
+        f"BatchNorm 'bn' stays in MXNet: {report.left[report.graph.nodes[1]]}",
+        f"Pooling 'pool' stays in MXNet: {report.left[report.graph.nodes[3]]}",
+    ]
+    parser.parsed.clear()
+    again = explained(rtx, monkeypatch, {"data": (batch, 3, 16, 16)}, **options)
+    assert again.to_dict() == report.to_dict()
+    assert not parser.parsed, "the store remembers what the parser said"
+
+
+@needs_rtx
+def test_parts_without_faults_are_converted_once(rtx, monkeypatch):
+    parser, converted = picky(rtx, monkeypatch), []
+    real = pipeline.export_onnx
+    monkeypatch.setattr(pipeline, "export_onnx", lambda part: converted.append(part) or real(part))
+    built = []
+    builder = tensorrt.TensorRTBuilder(rtx, Options())
+    monkeypatch.setattr(builder, "build", lambda proto, *_: built.append(proto) or FakePart())
+    monkeypatch.setattr(pipeline, "builder", lambda options: builder)
+    net, args, aux = convnet()
+    mxtrt.optimize(net, (args, aux), shapes={"data": (2, 3, 16, 16)}, engine="tensorrt_rtx")
+    assert len(parser.parsed) == len(converted) == len(built) == 1
+
+
+class FakePart:
+    kind = "tensorrt_rtx"
+
+    def execute(self, inputs, outputs, stream):
+        raise EngineError("not here")
+
+
+@needs_rtx
+def test_rounds_are_bounded(rtx, monkeypatch):
+    monkeypatch.setattr(partition_module, "MAX_ROUNDS", 1)
+    picky(rtx, monkeypatch, "GlobalAveragePool", "BatchNormalization")
+    report = explained(rtx, monkeypatch, {"data": (2, 3, 16, 16)}, cache_dir=False)
+    assert {node.name for node in report.left} == {"conv", "bn"}  # a part of one is too little
+
+
+@needs_rtx
+def test_a_fault_without_a_node_is_left_to_the_build(rtx, monkeypatch):
+    parser = picky(rtx, monkeypatch, "Relu")
+    monkeypatch.setattr(Picky, "get_error", lambda self, index: SimpleNamespace(
+        desc=lambda: "the whole graph", node=lambda: -1))  # fmt: skip
+    report = explained(rtx, monkeypatch, {"data": (2, 3, 16, 16)}, cache_dir=False)
+    assert not report.left
+    assert len(parser.parsed) == 1
+
+
+def test_every_onnx_node_has_a_source():
+    net, args, aux = convnet()
+    options = read_options({"data": (2, 3, 16, 16)})
+    graph = read_symbol(net, read_params((args, aux)).arrays, options)
+    proto, model = export_onnx(partition(graph, options).parts[0])
+    names = [node.name for node in proto.graph.node]
+    assert {model.source(name).name for name in names} == {node.name for node in graph.nodes}
+    lowered, _ = _precision.strongly_typed(proto, {n: numpy_view(a) for n, a in
+                                                   model.weights.items()}, "fp16")  # fmt: skip
+    assert all(
+        model.source(node.name) for node in lowered.graph.node if not node.name.startswith("data/")
+    )
+    assert model.source("conv/Conv/Pow3").name == "conv"
+    assert model.source("nothing") is None
+
+
 @needs_rtx
 def test_a_broken_model_is_an_engine_error(rtx):
     model = one_node("Foo", [("x", TensorProto.FLOAT, [2])], [("y", TensorProto.FLOAT, [2])])
@@ -476,7 +613,6 @@ def driver_callbacks(gpu: FakeGpu) -> list:
     word, pointer, number = ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t
 
     def copy_to_device(device, host, nbytes, stream):
-        gpu.uploads += 1
         ctypes.memmove(device, host, nbytes)
         return gpu.error
 
@@ -505,7 +641,6 @@ class FakeGpu:
         self.depth = threading.local()
         self.allocated: list = []
         self.pinned: list = []
-        self.uploads = 0
         self.error = 0  # what copies return
         self.callbacks: list = []
         self.graphs: dict = {}
@@ -614,9 +749,17 @@ class FakeEngine:
 
 
 class FakeLogger:
+    said = "what TensorRT says"
+
+    def __init__(self):
+        self.listeners = []
+
+    def last_error(self):
+        return self.said
+
     @contextmanager
     def collecting(self, *, quiet=False):
-        yield [(1, "what TensorRT says")]
+        yield [(1, self.said)]
 
 
 def fake_plan(engine: FakeEngine, **options) -> _execution.LoadedPlan:
@@ -661,12 +804,11 @@ def test_shapes_may_change_from_call_to_call():
         call(plan, np.zeros((1, 4), np.float32))
 
 
-@pytest.mark.skipif(copy_threads() == 1, reason="there is one processor")
-def test_large_arrays_go_in_chunks():
+def test_large_arrays_arrive_whole():
+    """In one piece or in several: `test_transfer.py` looks at the pieces."""
     plan = fake_plan(FakeEngine())
     x = np.random.default_rng(0).random(((5 << 20) // 16 + 3, 4), np.float32)
     np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
-    assert plan.gpu.uploads > 1
 
 
 def test_a_failed_copy():

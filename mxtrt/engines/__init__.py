@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from ..errors import BadOption, EngineNotAvailable
 
@@ -69,6 +69,19 @@ class Builder(Protocol):
         EngineError
             The engine cannot be built.
         """
+
+
+@runtime_checkable
+class AsksWhole(Protocol):
+    """A builder whose engine may refuse a node in its part which it takes alone."""
+
+    def refused_nodes(
+        self,
+        proto: onnx.ModelProto,
+        weights: Mapping[str, mx.nd.NDArray],
+        options: Options,
+    ) -> Mapping[str, str]:
+        """Return the names of ONNX nodes that the engine refuses in a part, with its reasons."""
 
 
 def builder(options: Options) -> Builder:

@@ -190,6 +190,11 @@ class LoadedPlan:
                 raise failed(f"{self.api.title} does not let another context run", messages)
         return context
 
+    def not_enqueued(self) -> EngineError:
+        """Return the error for a call that TensorRT refused on this thread."""
+        text = self.api.logger.last_error()
+        return failed(f"{self.api.title} could not enqueue the engine", [(1, text)] if text else [])
+
     def graph_if_faster(
         self, shapes: Shapes, enqueue: Callable[[], bool], stream: Any
     ) -> Graph | None:
@@ -330,7 +335,7 @@ class Lane:
         else:
             status = self._transfer.upload(sources)
             if not status and not self._enqueue():
-                raise EngineError(f"{self.plan.api.title} could not enqueue the engine")
+                raise self.plan.not_enqueued()
             status = status or self._transfer.download(targets)
         if status:
             raise EngineError(f"{self.gpu} failed: {error_name(status)}")
@@ -476,7 +481,7 @@ class StreamContext:
                 if placed is not None:
                     self._place(placed, buffer)
             if not self.context.execute_async_v3(stream):
-                raise EngineError(f"{self.plan.api.title} could not enqueue the engine")
+                raise self.plan.not_enqueued()
             self._capture(addresses)
 
     @contextmanager

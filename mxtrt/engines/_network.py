@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ..errors import EngineError
+from ..errors import BadOption, EngineError
 from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
+from ._progress import building, interrupts_later
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -29,6 +30,20 @@ Weights = Mapping[str, "np.ndarray[Any, Any]"]
 EMBEDDED = 16 << 20  # bytes of weights that go into the protobuf; more go into a file beside it
 ALIGNMENT = 4096
 WEIGHTS_FILE = "weights"
+
+
+class ParseError(EngineError):
+    """NVIDIA's parser refuses a model.
+
+    Attributes
+    ----------
+    nodes : dict of str to str
+        The ONNX nodes at fault, as far as it names them, each with its words.
+    """
+
+    def __init__(self, message: str, nodes: dict[str, str]) -> None:
+        super().__init__(message)
+        self.nodes = nodes
 
 
 @dataclass
@@ -52,17 +67,50 @@ def refusal(api: Api, scratch: onnx.ModelProto) -> str | None:
         return reason
     if any(not info.type.tensor_type.HasField("shape") for info in scratch.graph.input):
         return None  # the ranks are known at the first call
-    zeros = {
-        tensor.name: np.zeros(tuple(tensor.dims), helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        for tensor in scratch.graph.initializer
-        if tensor.data_location == TensorProto.EXTERNAL
-    }
-    with api.lock, api.logger.collecting(quiet=True):
+    with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
         try:
-            _refuse_shape_inputs(api, parse(api, scratch, zeros))
+            _refuse_shape_inputs(api, parse(api, scratch, _zeros(scratch)))
         except EngineError as error:
             return str(error)
     return None
+
+
+def refused_nodes(
+    api: Api, proto: onnx.ModelProto, profile: Profile | None, precision: str
+) -> dict[str, str]:
+    """Return the ONNX nodes that NVIDIA's parser refuses where they stand, each with its words.
+
+    Weights are not looked at. What is refused without a node at fault is left to the build.
+
+    Parameters
+    ----------
+    api : Api
+        Which TensorRT.
+    proto : onnx.ModelProto
+        The model; all ranks are known.
+    profile : Profile, optional
+        Its sizes, where they are known.
+    precision : str
+        The option.
+    """
+    sized = proto if profile is None else _with_sizes(proto, profile)
+    with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
+        try:
+            parse(api, sized, _zeros(sized), precision)
+        except ParseError as error:
+            return error.nodes
+        except EngineError:
+            return {}
+    return {}
+
+
+def _zeros(proto: onnx.ModelProto) -> Weights:
+    """Return zeros in place of the weights; the system gives them memory when they are read."""
+    return {
+        tensor.name: np.zeros(tuple(tensor.dims), helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        for tensor in proto.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    }
 
 
 def _refused_dtype(api: Api, proto: onnx.ModelProto) -> str | None:
@@ -123,9 +171,15 @@ def build_plan(
     ------
     EngineError
         NVIDIA's parser or builder refuses the model; the message is its own.
+    BadOption
+        The machine lacks what an option asks for.
+    KeyboardInterrupt
+        It was pressed, and TensorRT has returned.
     """
     start = time.perf_counter()
-    with api.lock, api.logger.collecting() as messages:
+    what = f"{api.title} builds {proto.graph.name} ({options.precision})"
+    shown = building(api.logger, what, show=options.progress)
+    with api.lock, shown as watch, api.logger.collecting() as messages:
         sized = _with_sizes(proto, profile)
         if hasattr(api.module.OnnxParser, "load_initializer"):
             # it reads them until the plan is built, and MXNet may move a weight when it runs the
@@ -136,6 +190,8 @@ def build_plan(
         builder = api.builder()
         config = builder.create_builder_config()
         _configure(api, config, network, options, targets)
+        _configure_machine(api, builder, config, options)
+        watch.follow(api.module, config)
         _add_profile(builder, config, network.definition, sized, profile)
         cache = _use_timing_cache(api, config, options)
         messages.clear()  # what was said of a cache of another GPU is no reason to fail
@@ -177,7 +233,7 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     else:
         ok = _parse_files(parser, model, weights)
     if not ok:
-        raise EngineError(f"{api.title}: {_first_error(parser)}")
+        raise ParseError(f"{api.title}: {_first_error(parser)}", _at_fault(api, parser, model))
     return network
 
 
@@ -227,6 +283,18 @@ def _first_error(parser: Any) -> str:
     if not parser.num_errors:
         return "its parser refuses the model and gives no reason"
     return sentence(parser.get_error(0).desc())
+
+
+def _at_fault(api: Api, parser: Any, model: onnx.ModelProto) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        name = error.node_name() if hasattr(error, "node_name") else ""
+        if not name and 0 <= error.node() < len(model.graph.node):
+            name = model.graph.node[error.node()].name
+        if name:
+            found.setdefault(name, f"{api.title}: {sentence(error.desc())}")
+    return found
 
 
 # -- sizes -------------------------------------------------------------------------------------
@@ -288,6 +356,33 @@ def _configure(
             config.set_compute_capability(getattr(trt.ComputeCapability, target), index)
 
 
+def _configure_machine(api: Api, builder: Any, config: Any, options: Options) -> None:
+    """Say where layers may run, with which kernels, and who may load the plan."""
+    trt = api.module
+    if options.sparse_weights:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if options.tactic_sources is not None:
+        known = trt.TacticSource.__members__
+        config.set_tactic_sources(sum(1 << int(known[name]) for name in options.tactic_sources))
+    if options.dla_core is not None:
+        check_dla(api, builder, options)
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.dla_core
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def check_dla(api: Api, builder: Any, options: Options) -> None:
+    """Raise BadOption where the machine lacks the DLA core that is asked for."""
+    count = int(builder.num_DLA_cores)
+    if options.dla_core is not None and options.dla_core >= count:
+        has = "none" if not count else f"0 to {count - 1}" if count > 1 else "0 only"
+        raise BadOption(f"dla_core={options.dla_core}: the DLA cores of this machine: {has}")
+
+
 def _lower_precision(api: Api, config: Any, network: Network, precision: str) -> None:
     """Set the flags that allow float16 or bfloat16, and keep out of it what must be float32.
 
@@ -340,8 +435,10 @@ def _keep_timing_cache(api: Api, cache: Any, options: Options) -> None:
         return
     folder = os.path.dirname(os.path.abspath(options.timing_cache))
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(api.timing_cache)
-        os.replace(file.name, options.timing_cache)
+        with tempfile.TemporaryDirectory(prefix=".mxtrt-", dir=folder) as beside:
+            written = os.path.join(beside, "timing")
+            with open(written, "wb") as file:
+                file.write(api.timing_cache)
+            os.replace(written, options.timing_cache)
     except OSError as error:
         log.warning("the timing cache %s cannot be written: %s", options.timing_cache, error)

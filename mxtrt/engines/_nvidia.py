@@ -65,6 +65,25 @@ class Api:
 
     # -- what it can do ----------------------------------------------------------------------
 
+    @property
+    def can_be_version_compatible(self) -> bool:
+        """Whether newer versions can load what this one builds."""
+        return self.has_flag("VERSION_COMPATIBLE") and hasattr(
+            self.module.Runtime, "engine_host_code_allowed"
+        )
+
+    @property
+    def can_be_hardware_compatible(self) -> bool:
+        """Whether newer GPUs can run what is built on this one."""
+        return hasattr(self.module, "HardwareCompatibilityLevel") and hasattr(
+            self.module.IBuilderConfig, "hardware_compatibility_level"
+        )
+
+    @property
+    def tactic_sources(self) -> tuple[str, ...]:
+        """The libraries of kernels that a build may choose from."""
+        return tuple(self.module.TacticSource.__members__)
+
     def has_flag(self, flag: str) -> bool:
         """Say whether there is a builder flag of this name."""
         return flag in self.module.BuilderFlag.__members__
@@ -157,9 +176,20 @@ class Api:
                 made = kind(self.logger)
             except TypeError:  # how a null pointer comes out of the bindings
                 made = None
+        unsupported = [text for rank, text in messages if rank <= 1 and _UNSUPPORTED.search(text)]
+        if unsupported:
+            raise EngineNotAvailable(f"{self.version}: {sentence(unsupported[0])}")
         if made is None:
-            raise EngineNotAvailable(f"{self.version} cannot start: {summary(messages)}")
+            raise EngineNotAvailable(f"{self.version} cannot start: {_why_no_start(messages)}")
         return made
+
+    def prepare_runtime(self, *, host_code: bool = False, dla_core: int | None = None) -> None:
+        """Let the runtime take what an option asked for; hold `lock` until the plan is loaded."""
+        runtime = self.runtime()
+        if host_code and hasattr(runtime, "engine_host_code_allowed"):
+            runtime.engine_host_code_allowed = True  # the runtime of another version is in the plan
+        if dla_core is not None:
+            runtime.DLA_core = dla_core
 
 
 def installed(name: str) -> bool:
@@ -218,9 +248,15 @@ def _logger_members(trt: Any) -> dict[str, Any]:
     def __init__(self: Any) -> None:  # noqa: N807
         trt.ILogger.__init__(self)
         self.collectors = {}
+        self.listeners = []
+        self.errors = threading.local()
 
     def log_message(self: Any, severity: Any, text: str) -> None:
         rank = int(severity.value)
+        for listener in tuple(self.listeners):
+            listener(str(text))
+        if rank <= 1:
+            self.errors.newest = str(text)
         if rank >= len(levels):
             return
         quiet = False
@@ -240,7 +276,18 @@ def _logger_members(trt: Any) -> dict[str, Any]:
         finally:
             del self.collectors[id(collector)]
 
-    return {"__init__": __init__, "log": log_message, "collecting": collecting}
+    def last_error(self: Any) -> str:
+        """Return the last error of this thread, once: calls that run often collect nothing."""
+        text = getattr(self.errors, "newest", "")
+        self.errors.newest = ""
+        return text
+
+    return {
+        "__init__": __init__,
+        "log": log_message,
+        "collecting": collecting,
+        "last_error": last_error,
+    }
 
 
 def summary(messages: list[tuple[int, str]]) -> str:
@@ -265,4 +312,29 @@ def sentence(text: str) -> str:
 
 def failed(what: str, messages: list[tuple[int, str]]) -> EngineError:
     """Return the error that says what TensorRT could not do, and its own reason."""
+    memory = [text for rank, text in messages if rank <= 2 and _OUT_OF_MEMORY.search(text)]
+    if memory:
+        return EngineError(
+            f"{what}: the GPU has too little free memory for it; make the sizes or workspace "
+            f"smaller, or free some ({sentence(memory[0])})"
+        )
     return EngineError(f"{what}: {summary(messages)}")
+
+
+def _why_no_start(messages: list[tuple[int, str]]) -> str:
+    for _, text in messages:
+        found = _START_ERROR.search(text)
+        if found is not None and found.group(1) in _START_ERRORS:
+            return _START_ERRORS[found.group(1)]
+    return summary(messages)
+
+
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|OUT_OF_MEMORY|OutOfMemory", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"(SM|GPU).* (is )?not supported by this (TensorRT|version)")
+_START_ERROR = re.compile(r"CUDA initialization failure with error:? (\d+)")
+_START_ERRORS = {
+    "35": "NVIDIA's driver is too old for the CUDA that it was built with; nvidia-smi shows which "
+    "CUDA the driver serves: install a newer driver, or a TensorRT for an older CUDA",
+    "100": "there is no GPU",
+}
+"""What CUDA's numbers mean."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -44,7 +45,7 @@ IRRELEVANT = frozenset(
         "engine", "device",  # the facts about the GPU and the engine say it
         "strict", "allow_extra_params", "session_options",  # of mxtrt, MXNet and ONNX Runtime
         "timing_cache", "cache_dir", "cache_size",  # where things are kept
-        "cuda_graph", "contexts",  # how a plan is run
+        "cuda_graph", "contexts", "background", "progress",  # how a plan is run, and waited for
     }
 )  # fmt: skip
 
@@ -118,6 +119,43 @@ def stored_plan(
         # weights that changed while the plan was built would belong to another key
         is_right=lambda: model_facts(proto, weights) == model,
     )
+
+
+def stored_answer(
+    ask: Callable[[], dict[str, str]],
+    api: Api,
+    proto: onnx.ModelProto,
+    *,
+    profile: Profile | None,
+    options: Options,
+) -> dict[str, str]:
+    """Return the parser's answer about a model, whatever its weights, from the store or asked now.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks NVIDIA's parser.
+    api, proto, profile, options
+        What the answer depends on.
+    """
+    store = open_store(options.cache_dir, options.cache_size)
+    if store is None:
+        return ask()
+    key = {
+        "kind": "parser",
+        **machine_facts(api, None),
+        "name": f"{proto.graph.name}, what the parser says",
+        "sizes": str(profile),
+        "precision": options.precision,
+        "onnx": hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
+    }
+    known = store.read(key)
+    if known is not None:
+        answer: dict[str, str] = json.loads(known)
+        return answer
+    answer = ask()
+    store.update(key, lambda before: json.dumps(answer).encode(), "the parser's answer")
+    return answer
 
 
 def _build_with_timings(

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from ..arrays import numpy_view
-from ..errors import BadOption, EngineError, EngineNotAvailable
+from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
 from . import _cuda, _nvidia
 from ._execution import LoadedPlan, close_all
 from ._fallback import BuildError, FallbackEngine
-from ._network import build_plan, refusal
+from ._network import build_plan, check_dla, refusal, refused_nodes
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
-from ._stored import stored_plan
+from ._stored import stored_answer, stored_plan
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -85,7 +85,7 @@ class TensorRTBuilder:
 
     def __init__(self, api: Api, options: Options) -> None:
         self.api, self.kind = api, api.name
-        self._gpu_name = "no GPU"
+        self._options, self._gpu_name = options, "no GPU"
         _check_options(api, options)
 
     def require_gpu(self, gpu: _cuda.Gpu) -> None:
@@ -99,7 +99,9 @@ class TensorRTBuilder:
                     f"{major}.{minor})"
                 )
         with gpu, self.api.lock:
-            self.api.builder()
+            made = self.api.builder()
+            if self._options.dla_core is not None:
+                check_dla(self.api, made, self._options)
         self._gpu_name = gpu.name
 
     def __str__(self) -> str:
@@ -109,6 +111,25 @@ class TensorRTBuilder:
     def refuses(self, scratch: onnx.ModelProto) -> str | None:
         """Return why NVIDIA's parser does not read a scratch model, or None."""
         return refusal(self.api, scratch)
+
+    def refused_nodes(
+        self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
+    ) -> Mapping[str, str]:
+        """Return the ONNX nodes that NVIDIA's parser refuses in a part; see `AsksWhole`.
+
+        The store remembers the answer: reading a large part takes seconds.
+        """
+        declared = declared_sizes(proto, options.shapes)
+        if None in declared:
+            return {}  # the ranks are known at the first call
+        profile = known_profile(declared)
+        return stored_answer(
+            lambda: refused_nodes(self.api, proto, profile, options.precision),
+            self.api,
+            proto,
+            profile=profile,
+            options=options,
+        )
 
     def build(
         self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
@@ -258,6 +279,17 @@ class TensorRTEngine:
 
 
 def _check_options(api: Api, options: Options) -> None:
+    for name in options.tactic_sources or ():
+        if name not in api.tactic_sources:
+            known = ", ".join(api.tactic_sources)
+            near = nearest(name, api.tactic_sources)
+            raise BadOption(f"tactic_sources: {api.version} has {known}, and no {name!r}{near}")
+    if options.sparse_weights and not api.has_flag("SPARSE_WEIGHTS"):
+        raise BadOption(f"sparse_weights: {api.version} does not look for zeros in weights")
+    if options.version_compatible and not api.can_be_version_compatible:
+        raise BadOption(f"version_compatible needs TensorRT 8.6 or newer; this is {api.version}")
+    if options.hardware_compatible and not api.can_be_hardware_compatible:
+        raise BadOption(f"hardware_compatible needs TensorRT 8.6 or newer; this is {api.version}")
     if options.precision not in api.precisions:
         known = ", ".join(map(repr, api.precisions))
         raise BadOption(f"precision={options.precision!r}: {api.version} has {known}")

@@ -336,28 +336,27 @@ def test_export_and_imports(tmp_path):
 
 def test_eight_threads_start_together():
     net = convnet()
-    x = random(2, 3, 16, 16)
-    expected = net(x).asnumpy()
+    inputs = [random(1 + i % 4, 3, 16 + i % 3, 16) for i in range(8)]
+    expected = [net(x).asnumpy() for x in inputs]
     net.hybridize(backend="mxtrt")
-    count, found, failures = len(_bridge.registered()), [], []
+    count, failures = len(_bridge.registered()), []
     start = threading.Barrier(8)
 
-    def work():
+    def work(i):
         try:
             start.wait()
-            found.extend(net(x).asnumpy() for _ in range(10))
+            for _ in range(20):
+                np.testing.assert_allclose(net(inputs[i]).asnumpy(), expected[i], 1e-4, 1e-5)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
     assert len(_bridge.registered()) == count + 1
-    for output in found:
-        np.testing.assert_allclose(output, expected, 1e-4, 1e-5)
 
 
 # -- Symbol.optimize_for ---------------------------------------------------------------------------

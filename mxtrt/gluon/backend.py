@@ -217,6 +217,9 @@ class _Hybridized:
     optimized_graph: Any
     engines: BlockEngines
     is_exported: bool = False
+    # MXNet infers shapes without a lock: of two threads that call at once, one may find none. A
+    # call only queues the work, so threads wait for each other no longer than that takes.
+    calling: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _hybridize(
@@ -319,15 +322,19 @@ def _build_cache(method: Callable[..., None], net: HybridBlock, *args: Any) -> N
 
 def _call_cached_op(method: Callable[..., Any], net: HybridBlock, *args: Any) -> Any:
     _refresh_inside(net)
-    if net._backend == BACKEND:
-        refuse_training()
-        if net._cached_op is not None and "_mxtrt" in vars(net):
-            _refresh(net, *args)
-        else:
-            with _building:  # of several threads one builds
-                if net._cached_op is None:
-                    net._build_cache(*args)
-    return method(net, *args)
+    if net._backend != BACKEND:
+        return method(net, *args)
+    refuse_training()
+    hybridized = vars(net).get("_mxtrt")
+    if net._cached_op is not None and hybridized is not None:
+        _refresh(net, *args)
+    else:
+        with _building:  # of several threads one builds
+            if net._cached_op is None:
+                net._build_cache(*args)
+        hybridized = net._mxtrt
+    with hybridized.calling:
+        return method(net, *args)
 
 
 def refuse_training() -> None:

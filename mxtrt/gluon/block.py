@@ -105,7 +105,8 @@ class OptimizedBlock(HybridBlock):  # type: ignore[misc]
                 return self._compose(x, *args)
         refuse_training()
         self._refresh()
-        with context or mx.current_context():
+        # the lock is for MXNet, which infers shapes without one; a call only queues the work
+        with self._lock, context or mx.current_context():
             return self._call_cached_op(x, *args)
 
     def hybrid_forward(self, F: Any, x: Any, *args: Any, **params: Any) -> Any:

@@ -89,10 +89,16 @@ def _measure(names: list[str], results: dict[str, Any]) -> None:
     from models.catalogue import CATALOGUE
     from models.measure import measure
 
+    failed = []
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {name}", end=" ", flush=True)
         start = time.perf_counter()
-        results[name] = measure(CATALOGUE[name]).to_dict()
+        try:
+            results[name] = measure(CATALOGUE[name]).to_dict()
+        except Exception as error:  # whatever a package's own code raises; the others go on
+            print(f"cannot be measured: {error!r}")
+            failed.append(name)
+            continue
         known = results[name]["known"]
         print(
             f"{known['moved']} of {known['operators']} move, {known['difference']:.1e}, "
@@ -102,6 +108,8 @@ def _measure(names: list[str], results: dict[str, Any]) -> None:
         RESULTS.write_text(json.dumps(in_order, indent=1) + "\n", encoding="utf-8")
         results.clear()
         results.update(in_order)
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 def read_results() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def model(
     def build() -> Any:
         from gluoncv.model_zoo import get_model
 
-        if family != IMAGE:  # they hold another net
+        if family != IMAGE and not name.startswith("hrnet"):  # they hold another net
             kwargs["pretrained_base"] = False
         return trace(get_model(name, pretrained=False, **kwargs), mx.sym.var("data"))
 
@@ -73,6 +74,17 @@ def rcnn(name: str, family: str, proposals: int = 60) -> Model:
         return trace(net, mx.sym.var("data"))
 
     return Model(f"gluoncv/{name}", family, build, images(1, 3, 256, 256), True, RCNN_GAINS)
+
+
+def frames(name: str, module: str, block: str, *shape: int) -> Model:
+    """Return a classifier of single frames; the zoo's own function wants weights at once."""
+
+    def build() -> Any:
+        package = importlib.import_module(f"gluoncv.model_zoo.action_recognition.{module}")
+        net = getattr(package, block)(nclass=101, pretrained_base=False)
+        return trace(net, mx.sym.var("data"))
+
+    return Model(f"gluoncv/{name}", VIDEO, build, images(*shape), graph=GRAPHS[name])
 
 
 def quantized(name: str, family: str, size: int, rows: bool = False) -> Model:
@@ -160,7 +172,7 @@ MODELS = (
     model("danet_resnet50_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("icnet_resnet50_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("fastscnn_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
-    model("hrnet_w18_small_v1_s", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
+    model("hrnet_w18_small_v1_s", PIXELS, 1, 3, 128, 128),
     model("simple_pose_resnet18_v1b", POSE, 1, 3, 128, 96),
     model("simple_pose_resnet50_v1b", POSE, 1, 3, 128, 96),
     model("simple_pose_resnet101_v1d", POSE, 1, 3, 128, 96),
@@ -168,8 +180,8 @@ MODELS = (
     model("simple_pose_resnet152_v1d", POSE, 1, 3, 128, 96),
     model("mobile_pose_mobilenet1.0", POSE, 1, 3, 128, 96),
     model("alpha_pose_resnet101_v1b_coco", POSE, 1, 3, 128, 96),
-    model("vgg16_ucf101", VIDEO, 2, 3, 64, 64),
-    model("inceptionv3_ucf101", VIDEO, 1, 3, 299, 299),
+    frames("vgg16_ucf101", "actionrec_vgg16", "ActionRecVGG16", 1, 3, 224, 224),
+    frames("inceptionv3_ucf101", "actionrec_inceptionv3", "ActionRecInceptionV3", 1, 3, 299, 299),
     model("c3d_kinetics400", VIDEO, 1, 3, 16, 112, 112),
     model("p3d_resnet50_kinetics400", VIDEO, 1, 3, 16, 96, 96),
     model("r2plus1d_resnet18_kinetics400", VIDEO, 1, 3, 8, 64, 64),

@@ -23,7 +23,6 @@ import numpy as np
 from .arrays import numpy_view, return_freed_memory
 from .engines import Engine, builder
 from .errors import BadOption, MxtrtError
-from .export import export_graph
 from .layers import LayerTime, with_nodes
 from .operator import operators, release, report
 from .options import Options, read_options
@@ -33,6 +32,7 @@ from .slow import Timing, why_slow
 from .symbol import load_symbol, read_symbol
 from .timing import interleaved_times, machine, percentile, resident_memory
 from .trials import Arrays, Bound, Trial, largest_difference, random_array
+from .whole_model import export_graph
 
 MXNET, MXTRT, ON_GPU = "MXNet", "mxtrt", "GPU memory"
 ROUNDS = 5

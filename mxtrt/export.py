@@ -7,21 +7,18 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 import mxnet as mx
 import numpy as np
 import onnx
 
-from .errors import BadOption, NotExportable, ShapeNeeded, UnsupportedOp
-from .graph import Graph, Node, Value
+from .errors import BadOption
 from .onnx_file import write_onnx
-from .onnx_model import OnnxModel
-from .options import read_options
 from .params import ParamsLike, read_params
-from .registry import convert_node, read_inputs
-from .symbol import load_symbol, read_symbol
+from .symbol import load_symbol
+from .whole_model import whole_model
 
 log = logging.getLogger("mxtrt")
 
@@ -116,159 +113,20 @@ def export_model(
     symbol, given = load_symbol(sym), read_params(params)
     names = _input_names(symbol, given.names)
     stated = _shapes(_first("shapes", shapes, in_shapes, input_shape), names)
+    example = {name: shape for name, shape in stated.items() if _is_known(shape)}
     if dynamic:
         stated = _dynamic(stated, _shapes(dynamic_input_shapes, names))
     elif dynamic_input_shapes is not None:
         raise BadOption("dynamic_input_shapes needs dynamic=True")
     types = _dtypes(_first("dtypes", dtypes, in_types, input_type), names)
-    proto, model = whole_model(symbol, given.arrays, stated, types, verbose=verbose)
+    proto, model = whole_model(
+        symbol, given.arrays, stated, types, example=example, verbose=verbose
+    )
     if run_shape_inference:
         proto = onnx.shape_inference.infer_shapes(proto)
     write_onnx(proto, model.weights, target, external=large_model)
     log.info("%s: %d weights", target, len(model.weights))
     return target
-
-
-def whole_model(
-    symbol: mx.sym.Symbol,
-    arrays: Mapping[str, mx.nd.NDArray] | None,
-    shapes: Mapping[str, Any],
-    dtypes: Mapping[str, Any],
-    *,
-    verbose: bool = False,
-) -> tuple[onnx.ModelProto, OnnxModel]:
-    """Convert a whole symbol into one ONNX model; see `export_model` for its arguments.
-
-    Returns
-    -------
-    proto : onnx.ModelProto
-        The model; its weights are external data.
-    model : OnnxModel
-        The builder, which holds the weights.
-    """
-    options = read_options(
-        {name: tuple(map(_size, shape)) for name, shape in shapes.items()},
-        dtypes,
-        allow_extra_params=True,
-    )
-    graph = read_symbol(symbol, arrays or {}, options)  # so that missing weights are told
-    proto, model = export_graph(graph, keep=shapes, verbose=verbose)
-    _name_sizes(proto, shapes)
-    _infer_ranks(proto)
-    return proto, model
-
-
-def export_graph(
-    graph: Graph, *, keep: Iterable[str] = (), verbose: bool = False
-) -> tuple[onnx.ModelProto, OnnxModel]:
-    """Convert a whole graph into one ONNX model.
-
-    Parameters
-    ----------
-    graph : Graph
-        The model.
-    keep : iterable of str
-        Inputs that stay inputs though inference does not read them, unless MXNet named them as
-        labels.
-    verbose : bool
-        Log each operator.
-
-    Returns
-    -------
-    proto : onnx.ModelProto
-        The model; its weights are external data.
-    model : OnnxModel
-        The builder, which holds the weights.
-
-    Raises
-    ------
-    NotExportable
-        Operators that ONNX cannot say, each with its reason.
-    ShapeNeeded
-        Nothing is known of an input's shape.
-    """
-    model = OnnxModel("mxnet", leaves_mxnet=True)
-    nodes, read = _needed(graph)
-    _declare(model, graph, read, set(keep))
-    for value, name in zip(graph.heads, graph.head_names):
-        model.reserve(value, _output_name(name))
-    reasons: dict[Node, str] = {}
-    for node in nodes:
-        if verbose:
-            log.info("%s", node)
-        try:
-            convert_node(model, node)
-        except UnsupportedOp as reason:
-            reasons[node] = str(reason)
-    if reasons:
-        raise NotExportable(_told(reasons, len(nodes)))
-    return model.finish(graph.heads), model
-
-
-def _needed(graph: Graph) -> tuple[list[Node], set[Value]]:
-    """Return the nodes that the outputs depend on at inference, and all that is read."""
-    read = set(graph.heads)
-    nodes = []
-    for node in reversed(graph.nodes):
-        if not read.isdisjoint(node.outputs):
-            nodes.append(node)
-            read.update(read_inputs(node))
-    return nodes[::-1], read
-
-
-def _declare(model: OnnxModel, graph: Graph, read: set[Value], keep: set[str]) -> None:
-    """Declare inputs and weights before anything else takes their names.
-
-    Raises
-    ------
-    ShapeNeeded
-        Not even the number of an input's axes is known.
-    """
-    labels = {f"{node.name}_label" for node in graph.nodes}
-    declared: dict[str, str] = {}
-    for value in graph.variables:
-        if value in read or (value.name in keep and value.name not in labels):
-            if value.name in declared:  # MXNet feeds variables of one name the same array
-                model.alias(value, declared[value.name])
-            elif value.shape is None:
-                raise ShapeNeeded(
-                    f"an ONNX file says how many axes an input has, and nothing is known of the "
-                    f"shape of {value.name!r}; pass shapes={{{value.name!r}: (…)}}, with None for "
-                    "each size that may be any"
-                )
-            else:
-                declared[value.name] = model.declare(value)
-
-
-def _told(reasons: Mapping[Node, str], count: int) -> str:
-    lines = [f"  {node}: {reason}" for node, reason in reasons.items()]
-    head = f"{len(reasons)} of {count} operators cannot be exported to ONNX:"
-    return "\n".join([head, *lines])
-
-
-def _output_name(name: str) -> str:
-    """Return the name that MXNet's exporter gives to an output."""
-    for ending, number in ("_state_output", "1"), ("_statecell_output", "2"):
-        if name.endswith(ending):
-            return name[: -len(ending)] + number
-    return re.sub(r"_output(\d*)$", r"\1", name)
-
-
-def _infer_ranks(proto: onnx.ModelProto) -> None:
-    """Let ONNX say the rank of outputs whose size depends on values, which MXNet does not know."""
-    if all(info.type.tensor_type.HasField("shape") for info in proto.graph.output):
-        return
-    inferred = onnx.shape_inference.infer_shapes(proto).graph.output
-    del proto.graph.output[:]
-    proto.graph.output.extend(inferred)
-
-
-def _name_sizes(proto: onnx.ModelProto, stated: Mapping[str, Any]) -> None:
-    """Write the caller's names of sizes into the inputs."""
-    for info in proto.graph.input:
-        for dim, size in zip(info.type.tensor_type.shape.dim, stated.get(info.name, ())):
-            if isinstance(size, str):
-                dim.dim_param = size
 
 
 # -- arguments ---------------------------------------------------------------------------------
@@ -355,8 +213,5 @@ def _dynamic(
     return {**{name: (None,) * len(shape) for name, shape in shapes.items()}, **dynamic}
 
 
-def _size(size: Any) -> Any:
-    """Return a size as `read_options` takes it."""
-    if isinstance(size, str) or (np.ndim(size or 0) == 0 and size == -1):
-        return None
-    return None if size == 0 and not mx.util.is_np_shape() else size
+def _is_known(shape: tuple[Any, ...]) -> bool:
+    return all(isinstance(size, (int, np.integer)) and size > 0 for size in shape)

@@ -111,9 +111,9 @@ def _read_model(
             raise BadOption("dtypes: an ONNX model has its own")
         return read_onnx(model)
     from .arrays import numpy_view
-    from .export import export_graph
     from .params import read_params
     from .symbol import load_symbol, read_symbol
+    from .whole_model import export_graph
 
     graph = read_symbol(load_symbol(model), read_params(params).arrays, options)
     proto, made = export_graph(graph)

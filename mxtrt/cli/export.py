@@ -42,10 +42,10 @@ def export(
       mxtrt export net-symbol.json net-0000.params --shape data=1,3,224,224 -o net.onnx
       mxtrt export net-symbol.json net-0000.params --shape data=?,3,224,224 -o net.onnx --check
     """  # noqa: D301
-    from ..export import whole_model
     from ..onnx_file import write_onnx
     from ..params import read_params
     from ..symbol import load_symbol
+    from ..whole_model import whole_model
 
     with progress("exporting"):
         arrays = read_params(params).arrays

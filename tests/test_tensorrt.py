@@ -9,6 +9,9 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -1127,6 +1130,111 @@ def test_a_failed_call_runs_in_onnx_runtime():
     np.testing.assert_allclose(results[0].sum(axis=1), 1, rtol=1e-5)
     assert moody.calls == 5  # one failure, a success, and three failures in a row
     assert engine.kind == "onnxruntime"
+
+
+@pytest.fixture
+def slow_builds(counted_builds):
+    """Let builds wait until ``go`` is set."""
+    counted_builds.go = threading.Event()
+    counted_builds.fails = False
+
+    def wait(profile):
+        assert counted_builds.go.wait(30)
+        return counted_builds.fails
+
+    counted_builds.build_plan.refuses = wait
+    yield counted_builds
+    counted_builds.go.set()
+
+
+def in_background(engine):
+    return engine._engine._background
+
+
+def test_builds_in_the_background(slow_builds, caplog):
+    builds, go = slow_builds.builds, slow_builds.go
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO, "mxtrt"):
+        warnings.simplefilter("error", RuntimeWarning)
+        engine = convnet_engine({"data": (None, 3, 16, 16)}, background=True)
+        for _ in range(3):
+            np.testing.assert_allclose(run_engine(engine, 3).sum(axis=1), 1, rtol=1e-5)
+        assert not builds
+        go.set()
+        in_background(engine).wait(30)
+        assert [str(p) for p in builds] == ["(1..3..4, 3, 16, 16)"]
+        assert (run_engine(engine, 3) == 1).all(), "TensorRT's plan serves now"
+        go.clear()
+        np.testing.assert_allclose(run_engine(engine, 7).sum(axis=1), 1, rtol=1e-5)
+        assert (run_engine(engine, 4) == 1).all(), "the first plan still serves its sizes"
+        go.set()
+        in_background(engine).wait(30)
+        assert (run_engine(engine, 7) == 2).all()
+    assert [str(p) for p in builds] == ["(1..3..4, 3, 16, 16)", "(1..7..8, 3, 16, 16)"]
+    assert engine.kind == "tensorrt"
+    told = [r.getMessage() for r in caplog.records if "in the background" in r.getMessage()]
+    assert told == ["mxtrt0 is being built in the background"] * 2
+
+
+def test_a_failed_build_in_the_background_is_told_once(slow_builds):
+    slow_builds.go.set()
+    engine = convnet_engine({"data": ((1, 2, 4), 3, 16, 16)}, background=True)
+    assert (run_engine(engine, 2) == 1).all()
+    slow_builds.fails = True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            np.testing.assert_allclose(run_engine(engine, 9).sum(axis=1), 1, rtol=1e-5)
+            in_background(engine).wait(30)
+            assert (run_engine(engine, 2) == 1).all(), "other sizes are not concerned"
+    assert [str(w.message) for w in caught if w.category is RuntimeWarning] == [
+        "mxtrt0 runs in ONNX Runtime instead of tensorrt, because TensorRT cannot build this"
+    ]
+    assert len(slow_builds.builds) == 1
+
+
+def test_a_first_build_that_fails_in_the_background(slow_builds):
+    slow_builds.go.set()
+    slow_builds.fails = True
+    with pytest.warns(RuntimeWarning, match="TensorRT cannot build this") as caught:
+        engine = convnet_engine({"data": (None, 3, 16, 16)}, background=True)
+        background = in_background(engine)
+        for _ in range(3):
+            np.testing.assert_allclose(run_engine(engine, 9).sum(axis=1), 1, rtol=1e-5)
+            background.wait(30)
+    assert sum(w.category is RuntimeWarning for w in caught) == 1
+    assert engine.kind == "onnxruntime"
+
+
+def test_who_waits_for_a_build_although_it_could_be_in_the_background(counted_builds):
+    strict = convnet_engine({"data": (None, 3, 16, 16)}, background=True, strict=True)
+    assert (run_engine(strict, 3) == 1).all()
+    engine = convnet_engine({"data": (None, 3, 16, 16)}, background=True)
+    x, y = np.ones((3, 3, 16, 16), np.float32), np.zeros((3, 5), np.float32)
+    engine.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 0)
+    assert (y == 2).all()
+    with pytest.raises(ShapesDisagree, match="fixed to 16"):
+        run_engine(engine, 3, 17)
+
+
+def test_the_process_ends_while_something_is_built():
+    """A build that can be asked to stop does so; the thread is not cut off within TensorRT."""
+    code = """
+        import time
+        from mxtrt.engines._background import BackgroundBuilds
+        from mxtrt.engines._progress import Watch
+        watch = Watch("a build")
+        def build(device, shapes):
+            while watch.goes_on:
+                time.sleep(0.01)
+            print("stopped", flush=True)
+            raise RuntimeError("cancelled")
+        BackgroundBuilds(build, "x").start(0, [])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 def test_arrays_on_the_gpu_have_no_net():

@@ -29,6 +29,20 @@ class BuildError(EngineError):
     """An engine that cannot be built, neither now nor at the next call."""
 
 
+class NotReady(EngineError):
+    """An engine has no plan for this call, and is built, if at all, in the background.
+
+    Attributes
+    ----------
+    reason : EngineError or None
+        Why there will be none.
+    """
+
+    def __init__(self, reason: EngineError | None = None) -> None:
+        super().__init__(str(reason or "the engine is being built"))
+        self.reason = reason
+
+
 class FallbackEngine:
     """An engine, and ONNX Runtime for the calls in which it fails.
 
@@ -80,6 +94,9 @@ class FallbackEngine:
                 engine.execute(inputs, outputs, stream)
                 self._failures = 0
                 return
+            except NotReady as later:
+                if later.reason is not None:
+                    self._warn(later.reason)
             except EngineError as error:
                 if any(buffer.device_type != 1 for buffer in (*inputs, *outputs)):
                     raise  # ONNX Runtime is here for arrays on the CPU

@@ -5,6 +5,11 @@ sizes are taken from the call that needs the engine: the first size of an array,
 from 1 to the next power of two; the others are built for the size seen. A call with other sizes
 gets a profile that covers both, rounded to powers of two, so that an engine is built at most a few
 times however the sizes change.
+
+A plan has one profile: kernels are chosen for its best sizes, and ``shapes`` gives one range for an
+axis. What calls for several is served by several plans of one engine: inputs of other ranks, and
+other GPUs. With ``background=True`` a call that no plan covers does not wait: ONNX Runtime serves
+until the plan is there.
 """
 
 from __future__ import annotations

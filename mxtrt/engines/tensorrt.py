@@ -7,6 +7,8 @@
 ``_stored.py``        a plan from the store, or built and put there
 ``_precision.py``     which operators stay in float32
 ``_profiles.py``      which sizes a plan is built for
+``_background.py``    builds while ONNX Runtime serves
+``_progress.py``      signs of life of a build, and Ctrl-C
 ``_execution.py``     running a plan
 ====================  ==================================================
 """
@@ -17,15 +19,16 @@ import atexit
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import onnx
 
 from ..arrays import numpy_view
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
 from . import _cuda, _nvidia
+from ._background import BackgroundBuilds
 from ._execution import LoadedPlan, close_all
-from ._fallback import BuildError, FallbackEngine
+from ._fallback import BuildError, FallbackEngine, NotReady
 from ._network import build_plan, check_dla, refusal, refused_nodes
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
@@ -131,6 +134,25 @@ class TensorRTBuilder:
             options=options,
         )
 
+    def refused_nodes(
+        self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
+    ) -> Mapping[str, str]:
+        """Return the ONNX nodes that NVIDIA's parser refuses in a part; see `AsksWhole`.
+
+        The store remembers the answer: reading a large part takes seconds.
+        """
+        declared = declared_sizes(proto, options.shapes)
+        if None in declared:
+            return {}  # the ranks are known at the first call
+        profile = known_profile(declared)
+        return stored_answer(
+            lambda: refused_nodes(self.api, proto, profile, options.precision),
+            self.api,
+            proto,
+            profile=profile,
+            options=options,
+        )
+
     def build(
         self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
     ) -> Engine:
@@ -188,6 +210,9 @@ class TensorRTEngine:
         self._outputs = [info.name for info in proto.graph.output]
         self._plans: dict[int, tuple[tuple[Profile, LoadedPlan], ...]] = {}
         self._building = threading.Lock()
+        # with strict there is no net below that could serve meanwhile
+        wanted = options.background and not options.strict
+        self._background = BackgroundBuilds(self._build_for, proto.graph.name) if wanted else None
         self.origins: list[tuple[Profile, Origin]] = []
 
     def build_known(self) -> None:
@@ -210,7 +235,11 @@ class TensorRTEngine:
         first = outputs[0]
         device = first.device_id if first.device_type == 2 else self.options.device
         shapes = [buffer.shape for buffer in inputs]
-        plan = self._find(device, shapes) or self._build_for(device, shapes)
+        plan = self._find(device, shapes)
+        if plan is None:
+            if self._background is not None and first.device_type == 1:
+                self._leave_to(self._background, device, shapes)
+            plan = self._build_for(device, shapes)
         plan.execute(inputs, outputs, stream)
 
     def _find(self, device: int, shapes: Sequence[Shape]) -> LoadedPlan | None:
@@ -218,6 +247,17 @@ class TensorRTEngine:
             if profile.covers(shapes):
                 return plan
         return None
+
+    def _leave_to(
+        self, background: BackgroundBuilds, device: int, shapes: Sequence[Shape]
+    ) -> NoReturn:
+        """Let a plan be built in the background, and raise what says that there is none yet."""
+        before = self._same_ranks(device, shapes)
+        seen_profile(self._declared, shapes, before, generous=False)  # raises for wrong shapes
+        background.start(device, shapes)
+        if background.error is not None and not any(self._plans.values()):
+            raise BuildError(str(background.error))
+        raise NotReady(background.error)
 
     def _build_for(self, device: int, shapes: Sequence[Shape]) -> LoadedPlan:
         with self._building:
@@ -279,6 +319,17 @@ class TensorRTEngine:
 
 
 def _check_options(api: Api, options: Options) -> None:
+    for name in options.tactic_sources or ():
+        if name not in api.tactic_sources:
+            known = ", ".join(api.tactic_sources)
+            near = nearest(name, api.tactic_sources)
+            raise BadOption(f"tactic_sources: {api.version} has {known}, and no {name!r}{near}")
+    if options.sparse_weights and not api.has_flag("SPARSE_WEIGHTS"):
+        raise BadOption(f"sparse_weights: {api.version} does not look for zeros in weights")
+    if options.version_compatible and not api.can_be_version_compatible:
+        raise BadOption(f"version_compatible needs TensorRT 8.6 or newer; this is {api.version}")
+    if options.hardware_compatible and not api.can_be_hardware_compatible:
+        raise BadOption(f"hardware_compatible needs TensorRT 8.6 or newer; this is {api.version}")
     for name in options.tactic_sources or ():
         if name not in api.tactic_sources:
             known = ", ".join(api.tactic_sources)

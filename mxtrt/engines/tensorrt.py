@@ -134,25 +134,6 @@ class TensorRTBuilder:
             options=options,
         )
 
-    def refused_nodes(
-        self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
-    ) -> Mapping[str, str]:
-        """Return the ONNX nodes that NVIDIA's parser refuses in a part; see `AsksWhole`.
-
-        The store remembers the answer: reading a large part takes seconds.
-        """
-        declared = declared_sizes(proto, options.shapes)
-        if None in declared:
-            return {}  # the ranks are known at the first call
-        profile = known_profile(declared)
-        return stored_answer(
-            lambda: refused_nodes(self.api, proto, profile, options.precision),
-            self.api,
-            proto,
-            profile=profile,
-            options=options,
-        )
-
     def build(
         self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
     ) -> Engine:
@@ -319,17 +300,6 @@ class TensorRTEngine:
 
 
 def _check_options(api: Api, options: Options) -> None:
-    for name in options.tactic_sources or ():
-        if name not in api.tactic_sources:
-            known = ", ".join(api.tactic_sources)
-            near = nearest(name, api.tactic_sources)
-            raise BadOption(f"tactic_sources: {api.version} has {known}, and no {name!r}{near}")
-    if options.sparse_weights and not api.has_flag("SPARSE_WEIGHTS"):
-        raise BadOption(f"sparse_weights: {api.version} does not look for zeros in weights")
-    if options.version_compatible and not api.can_be_version_compatible:
-        raise BadOption(f"version_compatible needs TensorRT 8.6 or newer; this is {api.version}")
-    if options.hardware_compatible and not api.can_be_hardware_compatible:
-        raise BadOption(f"hardware_compatible needs TensorRT 8.6 or newer; this is {api.version}")
     for name in options.tactic_sources or ():
         if name not in api.tactic_sources:
             known = ", ".join(api.tactic_sources)

@@ -187,6 +187,10 @@ def measured(
     except Exception as error:  # the other models still have their turn
         yield {**said, "batch": kind, "error": f"{type(error).__name__}: {error}"}
         return
+    if given.build_only:
+        yield {**said, "batch": kind, "build_seconds": optimized.build_seconds}
+        optimized.close()
+        return
     for batch in batches if given.one_engine else [kind]:
         try:
             yield measure(model, batch, precision, net, optimized, reference, given.seconds)
@@ -202,6 +206,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16,fp32")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each column")
     parser.add_argument("--one-engine", action="store_true", help="for all batch sizes of a model")
+    parser.add_argument("--build-only", action="store_true", help="only fill the store with plans")
     parser.add_argument("--budget", type=float, default=1e9, help="start nothing after so long")
     parser.add_argument("--json")
     given = parser.parse_args()
@@ -222,7 +227,8 @@ def main() -> None:
                     results.append(result)
                     print(result, file=sys.stderr, flush=True)
                     write_json(given.json, results)
-    table(results)
+    if not given.build_only:
+        table(results)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@
 #   benchmarks/run_gpu.sh OUTDIR
 #
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
-# PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet. OUTDIR
-# gets a text file for each step, JSON files and summary.txt. The exit code is that of the tests, or
-# else of the first benchmark that failed.
+# PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet, and
+# ONNXRUNTIME_GPU a folder with the unpacked package onnxruntime-gpu 1.14.1. OUTDIR gets a text file
+# for each step, JSON files and summary.txt. The exit code is that of the tests, or else of the first
+# benchmark that failed.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -38,25 +39,45 @@ torch_python() {
 
 : >"$out/summary.txt"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >>"$out/summary.txt" 2>&1
+# A second GPU builds engines while the tests run on the first; both keep them in one store.
+export MXTRT_CACHE_DIR="$out.store"
+more_models=${MORE_MODELS:-bert_base_128,mobilenet1.0,inceptionv3,densenet121,vgg16,bert_base_384}
+resnet=(python gpu.py --models resnet50_v1 --precision "${PRECISION:-fp16}")
+more=(python gpu.py --one-engine --precision fp16 --batch 1,8,32 --seconds 0.3 --models "$more_models")
+ort=(python onnxruntime_gpu.py --package "${ONNXRUNTIME_GPU:-}" --cache "$out.engines")
+
 # from tests/ and benchmarks/, so that a source tree that is not built does not hide the installed mxtrt
+cd "$root/benchmarks"
+gpus=$(nvidia-smi --list-gpus | wc -l)
+if [ "$gpus" -gt 1 ]; then
+  (
+    export CUDA_VISIBLE_DEVICES=1
+    step resnet_builds "$bench_limit" "${resnet[@]}" --build-only
+    [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort_builds 150 "${ort[@]}" --batch 1,128
+  ) &
+fi
+
 cd "$root/tests"
 pytest=(python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -m gpu -v --tb=short
   --durations=10)
-step tests "$test_limit" "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
+step tests "$test_limit" env MXTRT_CACHE_DIR=off \
+  "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
 tail -n 1 "$out/tests.txt" | tee -a "$out/summary.txt"
+if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
+  step mxnet_gpu_tests 90 env MXTRT_CACHE_DIR=off MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
+    "${pytest[@]}" test_mxnet_gpu.py
+  tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
+fi
 
 cd "$root/benchmarks"
-step gpu "$bench_limit" python gpu.py --json "$out/gpu.json" --budget $((bench_limit - 40)) \
-  --models resnet50_v1 --precision fp16 ${GPU_OPTIONS:-}
+[ "$gpus" -gt 1 ] && step more_builds "$more_limit" "${more[@]}" --build-only
+wait
 
-if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
-  step mxnet_gpu_tests 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
-    "${pytest[@]}" ../tests/test_mxnet_gpu.py
-  tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
+step gpu "$bench_limit" "${resnet[@]}" --json "$out/gpu.json" --budget $((bench_limit - 40))
+if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then
   step mxnet_gpu 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
     python mxnet_gpu.py --json "$out/mxnet_gpu.json"
 fi
-
 torch=$(torch_python)
 if [ -n "$torch" ]; then
   step pytorch "$torch_limit" env -u PYTHONHOME -u PYTHONPATH -u LD_LIBRARY_PATH \
@@ -64,9 +85,7 @@ if [ -n "$torch" ]; then
 else
   echo "pytorch: no python3 with torch and torchvision" | tee -a "$out/summary.txt"
 fi
-
 step start 60 python start.py --engine tensorrt --repeats 3 --json "$out/start.json"
-step gpu_more "$more_limit" python gpu.py --json "$out/gpu_more.json" --one-engine \
-  --budget $((more_limit - 60)) --precision fp16 --batch 1,8,32 --seconds 0.3 \
-  --models "${MORE_MODELS:-bert_base_128,inceptionv3,mobilenet1.0,densenet121,vgg16,bert_base_384}"
+[ -z "${ONNXRUNTIME_GPU:-}" ] || step ort 120 "${ort[@]}" --batch 1,128 --json "$out/ort.json"
+step gpu_more "$more_limit" "${more[@]}" --json "$out/gpu_more.json" --budget $((more_limit - 40))
 exit "$status"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests and benchmarks on a machine with a GPU, within 14 minutes.
 #
-#   benchmarks/run_gpu.sh OUTDIR
+#   benchmarks/run_gpu.sh OUTDIR [tests|benchmarks]      by default both
 #
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
 # PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet, and
@@ -12,7 +12,7 @@ set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
 root=$(cd "$(dirname "$0")/.." && pwd)
 test_limit=${TEST_LIMIT:-200} bench_limit=${BENCH_LIMIT:-215} torch_limit=${TORCH_LIMIT:-45}
-more_limit=${MORE_LIMIT:-240}
+more_limit=${MORE_LIMIT:-240} part=${2:-both}
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1 MXNET_SUBGRAPH_VERBOSE=0
 status=0
@@ -37,7 +37,6 @@ torch_python() {
   done
 }
 
-: >"$out/summary.txt"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >>"$out/summary.txt" 2>&1
 # A second GPU builds engines while the tests run on the first; both keep them in one store.
 export MXTRT_CACHE_DIR="$out.store"
@@ -47,45 +46,53 @@ more=(python gpu.py --one-engine --precision fp16 --batch 1,8,32 --seconds 0.3 -
 ort=(python onnxruntime_gpu.py --package "${ONNXRUNTIME_GPU:-}" --cache "$out.engines")
 
 # from tests/ and benchmarks/, so that a source tree that is not built does not hide the installed mxtrt
-cd "$root/benchmarks"
-gpus=$(nvidia-smi --list-gpus | wc -l)
-if [ "$gpus" -gt 1 ]; then
-  (
-    export CUDA_VISIBLE_DEVICES=1
-    step resnet_builds "$bench_limit" "${resnet[@]}" --build-only
-    [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort_builds 150 "${ort[@]}" --batch 1,128
-  ) &
-fi
+run_tests() {
+  cd "$root/benchmarks"
+  gpus=$(nvidia-smi --list-gpus | wc -l)
+  if [ "$gpus" -gt 1 ]; then
+    (
+      export CUDA_VISIBLE_DEVICES=1
+      step resnet_builds "$bench_limit" "${resnet[@]}" --build-only
+      [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort_builds 150 "${ort[@]}" --batch 1,128
+    ) &
+  fi
 
-cd "$root/tests"
-pytest=(python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -m gpu -v --tb=short
-  --durations=10)
-step tests "$test_limit" env MXTRT_CACHE_DIR=off \
-  "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
-tail -n 1 "$out/tests.txt" | tee -a "$out/summary.txt"
-if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
-  step mxnet_gpu_tests 90 env MXTRT_CACHE_DIR=off MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
-    "${pytest[@]}" test_mxnet_gpu.py
-  tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
-fi
+  cd "$root/tests"
+  pytest=(python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -m gpu -v --tb=short
+    --durations=10)
+  step tests "$test_limit" env MXTRT_CACHE_DIR=off \
+    "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
+  tail -n 1 "$out/tests.txt" | tee -a "$out/summary.txt"
+  if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
+    step mxnet_gpu_tests 90 env MXTRT_CACHE_DIR=off MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
+      "${pytest[@]}" test_mxnet_gpu.py
+    tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
+  fi
 
-cd "$root/benchmarks"
-[ "$gpus" -gt 1 ] && step more_builds "$more_limit" "${more[@]}" --build-only
-wait
+  cd "$root/benchmarks"
+  [ "$gpus" -gt 1 ] && step more_builds "$more_limit" "${more[@]}" --build-only
+  wait
+}
 
-step gpu "$bench_limit" "${resnet[@]}" --json "$out/gpu.json" --budget $((bench_limit - 40))
-if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then
-  step mxnet_gpu 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
-    python mxnet_gpu.py --json "$out/mxnet_gpu.json"
-fi
-torch=$(torch_python)
-if [ -n "$torch" ]; then
-  step pytorch "$torch_limit" env -u PYTHONHOME -u PYTHONPATH -u LD_LIBRARY_PATH \
-    "$torch" pytorch_resnet.py --json "$out/pytorch.json"
-else
-  echo "pytorch: no python3 with torch and torchvision" | tee -a "$out/summary.txt"
-fi
-step start 60 python start.py --engine tensorrt --repeats 3 --json "$out/start.json"
-[ -z "${ONNXRUNTIME_GPU:-}" ] || step ort 120 "${ort[@]}" --batch 1,128 --json "$out/ort.json"
-step gpu_more "$more_limit" "${more[@]}" --json "$out/gpu_more.json" --budget $((more_limit - 40))
+run_benchmarks() {
+  cd "$root/benchmarks"
+  step gpu "$bench_limit" "${resnet[@]}" --json "$out/gpu.json" --budget $((bench_limit - 40))
+  if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then
+    step mxnet_gpu 60 env MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
+      python mxnet_gpu.py --json "$out/mxnet_gpu.json"
+  fi
+  torch=$(torch_python)
+  if [ -n "$torch" ]; then
+    step pytorch "$torch_limit" env -u PYTHONHOME -u PYTHONPATH -u LD_LIBRARY_PATH \
+      "$torch" pytorch_resnet.py --json "$out/pytorch.json"
+  else
+    echo "pytorch: no python3 with torch and torchvision" | tee -a "$out/summary.txt"
+  fi
+  step start 60 python start.py --engine tensorrt --repeats 3 --json "$out/start.json"
+  [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort 120 "${ort[@]}" --batch 1,128 --json "$out/ort.json"
+  step gpu_more "$more_limit" "${more[@]}" --json "$out/gpu_more.json" --budget $((more_limit - 40))
+}
+
+[ "$part" = benchmarks ] || run_tests
+[ "$part" = tests ] || run_benchmarks
 exit "$status"

@@ -430,7 +430,7 @@ def _plans(file: EnginesFile, part: Mapping[str, Any]) -> list[Any]:
     return [
         SavedPlan(
             plan["facts"],
-            tuple(tuple(tuple(size) for size in sizes) for sizes in plan["sizes"]),  # type: ignore[misc]
+            tuple(tuple(tuple(size) for size in sizes) for sizes in plan["sizes"]),
             file.bytes(plan["plan"]),
         )
         for plan in part["plans"]

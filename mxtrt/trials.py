@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,6 +18,7 @@ from .graph import Shape, Value, format_shape
 from .operator import report
 from .params import ParamsLike, read_params
 from .pipeline import ModelLike, explain, optimize
+from .saved import load
 from .symbol import load_symbol
 from .timing import interleaved_times
 
@@ -52,6 +53,16 @@ class Trial:
         except BadModel:  # nothing moved
             self.report = explain(self.symbol, arrays, **options)
 
+    @classmethod
+    def of_saved(cls, prefix: str, options: Mapping[str, Any]) -> Trial:
+        """Return a model that `mxtrt.save` wrote; see `mxtrt.load` for the options."""
+        trial = cls.__new__(cls)
+        trial.optimized, (args, auxs) = load(prefix, **options)
+        trial.symbol, trial.kept = trial.optimized, {**args, **auxs}
+        trial.params, trial.options = trial.kept, options
+        trial.report = report(trial.optimized)
+        return trial
+
     def feeds(self, given: Arrays) -> dict[str, Array]:
         """Return the given arrays in the dtypes that the model reads.
 
@@ -63,7 +74,13 @@ class Trial:
             Casting an array to the input's dtype would change its values.
         """
         inputs = {value.name: value for value in self.report.inputs}
+        reads = self.data_inputs()
+        if "" in given and len(reads) == 1:
+            given = {name or reads[0].name: array for name, array in given.items()}
         for name in given:
+            if not name:
+                names = ", ".join(value.name for value in reads) or "nothing"
+                raise BadOption(f"the model reads {names}; pass --input NAME=FILE")
             if name not in inputs:
                 raise BadOption(f"the model has no input {name!r}{nearest(name, inputs)}")
         return {name: cast(array, name, inputs[name].dtype) for name, array in given.items()}
@@ -109,9 +126,23 @@ class Trial:
         return complete
 
     def run(
-        self, batches: Sequence[Arrays], advance: Callable[[], object] = lambda: None
+        self,
+        batches: Iterable[Arrays],
+        advance: Callable[[], object] = lambda: None,
+        *,
+        fill: bool = False,
     ) -> tuple[dict[str, Array], list[float]]:
         """Return the outputs by name, those of all batches joined, and the seconds of each batch.
+
+        Parameters
+        ----------
+        batches : iterable of mapping of str to array
+            What to feed.
+        advance : callable
+            Is called after each batch.
+        fill : bool
+            Where the model reads a fixed number of rows and a batch has fewer, add rows and take
+            them out of the outputs.
 
         Raises
         ------
@@ -120,21 +151,42 @@ class Trial:
         """
         executors: dict[Any, Bound] = {}
         parts: list[list[Array]] = []
-        seconds = []
-        for feeds in batches:
+        rows, seconds = [], []
+        for given in batches:
+            count = len(next(iter(given.values()))) if given else 0
+            feeds = self._filled(given, count) if fill else given
             shapes = tuple(array.shape for array in feeds.values())
             if shapes not in executors:
                 executors[shapes] = Bound(self.optimized, self.kept, self.with_labels(feeds))
             bound = executors[shapes]
             bound.feed(feeds)
             start = time.perf_counter()
-            parts.append(bound())
+            made = bound()
             seconds.append(time.perf_counter() - start)
+            parts.append(made if feeds is given else [array[:count] for array in made])
+            rows.append(count)
             advance()
         names = _unique(self.optimized.list_outputs())
-        rows = [len(next(iter(feeds.values()))) for feeds in batches] if len(batches) > 1 else []
         outputs = [join(name, arrays, rows) for name, arrays in zip(names, zip(*parts))]
         return dict(zip(names, outputs)), seconds
+
+    def data_inputs(self) -> list[Value]:
+        """Return the inputs that somebody has to feed: no labels."""
+        read = set(self.optimized.list_arguments())
+        values = [v for v in self.report.inputs if v.name in read]
+        return [v for v in values if not v.name.endswith("label")] or values
+
+    def _filled(self, feeds: Arrays, count: int) -> Arrays:
+        """Return a batch with its last row repeated until the model's own number is reached."""
+        shapes = [v.shape for v in self.report.inputs if v.name in feeds]
+        needs = {shape[0] for shape in shapes if shape}
+        fixed = next(iter(needs)) if len(needs) == 1 else None
+        if fixed is None or not 0 < count < fixed:
+            return feeds
+        return {
+            name: np.concatenate([array, np.repeat(array[-1:], fixed - count, axis=0)])
+            for name, array in feeds.items()
+        }
 
     def _check_sizes(self, feeds: Arrays) -> None:
         for value in self.report.inputs:

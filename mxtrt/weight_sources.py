@@ -63,9 +63,9 @@ def in_temporary_file(arrays: Mapping[str, mx.nd.NDArray], names: Mapping[str, s
     }
 
 
-def in_params_file(path: str) -> Keep:
+def in_params_file(path: str | os.PathLike[str]) -> Keep:
     """Read the arrays from a parameter file again when they are needed."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.fspath(path))
     try:
         before = _signature(path)
     except OSError as error:  # it was there a moment ago

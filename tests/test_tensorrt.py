@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import io
 import logging
+import re
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -28,7 +31,7 @@ import mxtrt
 from mxtrt import partition as partition_module
 from mxtrt import pipeline
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, tensorrt
+from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, _progress, tensorrt
 from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
@@ -97,6 +100,12 @@ def one_node(op: str, inputs, outputs, initializers=(), **attrs) -> onnx.ModelPr
         ({"timing_cache": 3}, "timing_cache=3 must be a path"),
         ({"contexts": 0}, "contexts=0 must be an integer of at least 1"),
         ({"device": -1}, "device=-1 must be an integer of at least 0"),
+        ({"background": "yes"}, "background='yes' must be True or False"),
+        ({"progress": 1}, "progress=1 must be True or False"),
+        ({"sparse_weights": 2}, "sparse_weights=2 must be True or False"),
+        ({"tactic_sources": "CUDNN"}, "must be a list of names, such as ['CUDNN']"),
+        ({"dla_core": -1}, "dla_core=-1 must be an integer of at least 0"),
+        ({"dla_core": 0}, "dla_core needs precision='fp16'"),
         ({"engine": "onnxruntime", "precision": "fp16"}, "needs engine='tensorrt'"),
     ],
 )
@@ -111,7 +120,9 @@ def test_explain_takes_the_same_options():
     net, args, aux = convnet()
     report = mxtrt.explain(
         net, (args, aux), engine="onnxruntime", tf32=False, workspace=1 << 20, cuda_graph=False,
-        contexts=2, device=0, optimization_level=3, timing_cache="cache",
+        contexts=2, device=0, optimization_level=3, timing_cache="cache", background=True,
+        sparse_weights=True, tactic_sources=["CUDNN"],
+        version_compatible=True, hardware_compatible=True, progress=False,
     )  # fmt: skip
     assert report.engine == "onnxruntime"
 
@@ -150,6 +161,383 @@ def test_without_a_gpu(monkeypatch):
 def test_options_that_the_version_lacks(rtx):
     with pytest.raises(BadOption, match=r"timing_cache: TensorRT-RTX .* has none"):
         tensorrt.TensorRTBuilder(rtx, Options(timing_cache="x"))
+    with pytest.raises(BadOption, match=r"_CONVOLUTIONS, and no 'JIT_CONV'; did you mean 'JIT_CO"):
+        tensorrt.TensorRTBuilder(rtx, read_options(tactic_sources=["jit_conv"]))
+    tensorrt.TensorRTBuilder(rtx, read_options(tactic_sources=["jit_convolutions"]))
+
+
+class Old:
+    """A module of TensorRT as 8.5 is, as far as options ask."""
+
+    class Runtime:
+        pass
+
+    class IBuilderConfig:
+        def set_timing_cache(self):
+            pass
+
+    class BuilderFlag:
+        __members__ = dict.fromkeys(("FP16", "TF32", "GPU_FALLBACK"), 0)
+
+    class DataType:
+        __members__ = dict.fromkeys(("FLOAT", "HALF"), 0)
+
+    class TacticSource:
+        __members__ = dict(CUBLAS=0, CUBLAS_LT=1, CUDNN=2)  # noqa: C408
+
+
+def old_api(builder=None) -> _nvidia.Api:
+    api = object.__new__(_nvidia.Api)
+    api.name, api.title, api.version, api.module = "tensorrt", "TensorRT", "TensorRT 8.5", Old
+    api.lock, api.logger = threading.Lock(), FakeLogger()
+    api.builder = lambda: builder
+    return api
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"version_compatible": True}, "version_compatible needs TensorRT 8.6 or newer; this is"),
+        ({"hardware_compatible": True}, "hardware_compatible needs TensorRT 8.6 or newer"),
+        ({"sparse_weights": True}, "sparse_weights: TensorRT 8.5 does not look for zeros"),
+        ({"tactic_sources": ["cudn"]}, "has CUBLAS, CUBLAS_LT, CUDNN, and no 'CUDN'; did you mean"),
+        ({"precision": "bf16"}, "precision='bf16': TensorRT 8.5 has 'fp32', 'fp16'"),
+        ({"optimization_level": 2}, "optimization_level needs TensorRT 8.6"),
+    ],
+)
+def test_options_that_an_old_version_lacks(options, sentence):
+    with pytest.raises(BadOption) as caught:
+        tensorrt.TensorRTBuilder(old_api(), read_options(**options))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("cores", "has"), [(0, "none"), (1, "0 only"), (2, "0 to 1")])
+def test_a_dla_core_that_is_not_there(cores, has):
+    api = old_api(SimpleNamespace(num_DLA_cores=cores))
+    builder = tensorrt.TensorRTBuilder(api, read_options(dla_core=2, precision="fp16"))
+    with pytest.raises(BadOption, match=f"dla_core=2: the DLA cores of this machine: {has}$"):
+        builder.require_gpu(FakeGpu())
+
+
+def test_settings_of_the_builder():
+    names = ("SPARSE_WEIGHTS", "GPU_FALLBACK", "VERSION_COMPATIBLE")
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(**{name: name for name in names}),
+        TacticSource=Old.TacticSource,
+        DeviceType=SimpleNamespace(DLA="DLA"),
+        HardwareCompatibilityLevel=SimpleNamespace(AMPERE_PLUS="AMPERE_PLUS"),
+    )
+    flags: list[str] = []
+    sources: list[int] = []
+    config = SimpleNamespace(set_flag=flags.append, set_tactic_sources=sources.append)
+    options = read_options(
+        sparse_weights=True, tactic_sources=["CUBLAS", "CUDNN"], dla_core=1, precision="fp16",
+        version_compatible=True, hardware_compatible=True,
+    )  # fmt: skip
+    builder = SimpleNamespace(num_DLA_cores=2)
+    _network._configure_machine(SimpleNamespace(module=trt), builder, config, options)
+    assert flags == list(names)
+    assert sources == [0b101]
+    assert (config.default_device_type, config.DLA_core) == ("DLA", 1)
+    assert config.hardware_compatibility_level == "AMPERE_PLUS"
+    bare = SimpleNamespace()
+    _network._configure_machine(SimpleNamespace(module=trt), builder, bare, read_options())
+    assert not vars(bare)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "option",
+    [{"sparse_weights": True}, {"tactic_sources": []}, {"optimization_level": 0},
+     {"workspace": 1 << 28}, {"hardware_compatible": True}],
+    ids=str,
+)  # fmt: skip
+def test_real_builders_take_the_options(rtx, option):
+    net, args, aux = convnet()
+    assert build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)}, **option).nbytes > 1000
+
+
+def test_what_the_runtime_is_told():
+    runtime = SimpleNamespace(engine_host_code_allowed=False, DLA_core=0)
+    api = old_api()
+    api.runtime = lambda: runtime
+    tensorrt._prepare_runtime(api, read_options())
+    assert not runtime.engine_host_code_allowed
+    options = read_options(version_compatible=True, dla_core=1, precision="fp16")
+    tensorrt._prepare_runtime(api, options)
+    assert (runtime.engine_host_code_allowed, runtime.DLA_core) == (True, 1)
+
+
+# -- machines that do not fit ------------------------------------------------------------------
+
+
+def start(monkeypatch, *messages, made=None) -> None:
+    """Start a builder that logs messages and is made, or not."""
+    api = old_api()
+    del api.builder
+    api._builder, api.logger.said = None, ""
+    collected = [(1, message) for message in messages]
+    api.logger.collecting = lambda quiet=False: nullcontext(collected)
+
+    def builder(logger):
+        if made is None:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return made
+
+    monkeypatch.setattr(Old, "Builder", builder, raising=False)
+    api.builder()
+
+
+def test_a_driver_that_is_too_old(monkeypatch):
+    said = "CUDA initialization failure with error: 35. Please check your CUDA installation:  http"
+    with pytest.raises(
+        EngineNotAvailable, match=r"TensorRT 8\.5 cannot start: NVIDIA's driver is t"
+    ):
+        start(monkeypatch, said)
+    with pytest.raises(
+        EngineNotAvailable, match=r"cannot start: CUDA initialization failure .* 999"
+    ):
+        start(monkeypatch, said.replace("35", "999"))
+    with pytest.raises(EngineNotAvailable, match="cannot start: there is no GPU"):
+        start(monkeypatch, said.replace("35", "100"))
+
+
+def test_a_driver_without_a_function(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    with pytest.raises(EngineError, match="driver is too old: it has no cuGraphLaunch"):
+        _cuda._driver_library("cuGraphLaunch")
+
+
+def test_a_gpu_that_tensorrt_does_not_support(monkeypatch):
+    said = "Target GPU SM 120 is not supported by this TensorRT release."
+    with pytest.raises(
+        EngineNotAvailable, match=r"^TensorRT 8\.5: Target GPU SM 120 is not suppor"
+    ):
+        start(monkeypatch, said, made=object())
+    builder = tensorrt.TensorRTBuilder(old_api(), Options())
+    monkeypatch.setattr(Old.IBuilderConfig, "set_compute_capability", None, raising=False)
+    capabilities = SimpleNamespace(__members__={"SM86": 0})
+    monkeypatch.setattr(Old, "ComputeCapability", capabilities, raising=False)
+    gpu = FakeGpu()
+    gpu.capability = (9, 0)
+    with pytest.raises(EngineNotAvailable, match=r"does not support a stand-in .*capability 9\.0"):
+        builder.require_gpu(gpu)
+
+
+class FakeDriver:
+    class Error(Exception):
+        pass
+
+    class MemoryError(Error):
+        pass
+
+    class Device:
+        def __init__(self, index):
+            pass
+
+        @staticmethod
+        def count():
+            return 2
+
+    def mem_alloc(self, nbytes):
+        raise self.MemoryError("cuMemAlloc failed: out of memory")
+
+    def pagelocked_empty(self, *_):
+        raise self.Error("cuMemHostAlloc failed: out of memory")
+
+
+def test_a_wrong_device(monkeypatch):
+    monkeypatch.setattr(_cuda, "_driver_module", FakeDriver())
+    monkeypatch.setattr(_cuda, "_gpus", {})
+    monkeypatch.setattr(_nvidia, "installed", lambda name: True)
+    net, args, aux = convnet()
+    with pytest.raises(
+        BadOption, match="device=7: there is no such GPU; this machine has GPUs 0 t"
+    ):
+        mxtrt.optimize(net, (args, aux), engine="tensorrt", device=7)
+
+
+def test_no_memory_for_arrays():
+    gpu = object.__new__(_cuda.Gpu)
+    gpu.index, gpu.name, gpu._drv = 0, "a GPU", FakeDriver()
+    with pytest.raises(EngineError, match=r"0: a GPU> has no 3 MiB left: .*out of memory"):
+        gpu.device_memory(3 << 20)
+    with pytest.raises(EngineError, match="3 MiB of memory cannot be pinned"):
+        gpu.pinned_memory(3 << 20)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_no_memory_for_a_build(rank):
+    said = "[defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime (out of memory)"
+    error = _nvidia.failed("TensorRT cannot build mxtrt0", [(1, "first"), (rank, said)])
+    assert str(error).startswith(
+        "TensorRT cannot build mxtrt0: the GPU has too little free memory for it; make the sizes or"
+    )
+    assert "Cuda Runtime (out of memory)" in str(error)
+
+
+def test_no_memory_in_a_call():
+    plan = fake_plan(FakeEngine())
+    plan.engine.fails = True
+    plan.api.logger.said = "Error Code 2: OutOfMemory (no further information)"
+    x = np.ones((2, 4), np.float32)
+    for device_type in (1, 2):
+        buffers = [FakeBuffer(x, device_type)], [FakeBuffer(x.copy(), device_type)]
+        with pytest.raises(EngineError, match="could not enqueue the engine: the GPU has too litt"):
+            plan.execute(*buffers, 0)
+    plan.api.logger.said = "CUDA error 700"
+    with pytest.raises(EngineError, match="could not enqueue the engine: CUDA error 700"):
+        call(plan, x)
+    plan.engine.fails = False
+    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
+
+
+@needs_rtx
+def test_the_last_error_is_of_this_thread_and_told_once(rtx):
+    logger, severity = rtx.logger, rtx.module.ILogger.Severity
+    logger.last_error()
+    with logger.collecting(quiet=True):
+        other = threading.Thread(target=logger.log, args=(severity.ERROR, "of another thread"))
+        other.start()
+        other.join()
+        assert not logger.last_error()
+        logger.log(severity.ERROR, "mine")
+    assert logger.last_error() == "mine"
+    assert not logger.last_error()
+
+
+# -- signs of life -----------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    made = Terminal()  # `on`: pytest puts its own stderr in place when the test begins
+    made.on = lambda: monkeypatch.setattr(sys, "stderr", made)
+    monkeypatch.setattr(_progress, "PATIENCE", 0.05)
+    monkeypatch.delenv("MXTRT_PROGRESS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return made
+
+
+def test_a_long_build_is_shown(terminal):
+    terminal.on()
+    logger = FakeLogger()
+    with _progress.building(logger, "TensorRT builds [mxtrt0]", show=True):
+        for hear in logger.listeners:
+            hear("--------------- Timing Runner: conv0/Conv + relu/Relu (CaskConvolution)")
+            hear("something else")
+        shown = "TensorRT builds [mxtrt0]: times conv0/Conv + relu/Relu"
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and shown not in terminal.getvalue():
+            time.sleep(0.01)
+    assert shown in terminal.getvalue()
+    assert re.search(r"0:00:\d\d", terminal.getvalue())
+    assert not logger.listeners
+
+
+@pytest.mark.parametrize("how", ["short", "option", "variable", "file"])
+def test_what_shows_nothing(how, terminal, monkeypatch):
+    terminal.on()
+    if how == "short":
+        monkeypatch.setattr(_progress, "PATIENCE", 60)
+    if how == "variable":
+        monkeypatch.setenv("MXTRT_PROGRESS", "0")
+    if how == "file":
+        monkeypatch.setattr(Terminal, "isatty", lambda self: False)
+    with _progress.building(FakeLogger(), "a build", show=how != "option"):
+        time.sleep(0 if how == "short" else 0.3)
+    assert not terminal.getvalue()
+
+
+def test_a_bar_that_is_there_takes_the_line(terminal):
+    from rich.progress import Progress
+
+    terminal.on()
+    bar, told = Progress(disable=True), []
+    with _progress.shared(bar), _progress.building(FakeLogger(), "a build", show=True) as watch:
+        watch._phases["Tactic selection"] = [3, 12]
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and not told:
+            told = [t.description for t in bar.tasks if "3/12" in t.description]
+            time.sleep(0.01)
+    assert told == ["a build: Tactic selection 3/12"]
+    assert not bar.tasks
+    assert not terminal.getvalue()
+
+
+@needs_rtx
+def test_the_monitor_of_newer_versions(rtx, monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        _progress.Watch, "goes_on", property(lambda watch: texts.append(str(watch)) or True)
+    )
+    net, args, aux = convnet()
+    build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)})
+    assert texts
+    assert all(text.startswith("TensorRT-RTX builds mxtrt0 (fp32)") for text in texts)
+    assert any("/" in text for text in texts)
+
+
+@needs_rtx
+def test_ctrl_c_ends_a_build(rtx, monkeypatch, tmp_path):
+    """The builder is asked to stop, the exception comes once it has, and the next build works."""
+    net, args, aux = convnet()
+    cancelled = []
+
+    def press(watch):
+        signal.raise_signal(signal.SIGINT)
+        cancelled.append(watch.cancelled)
+        return not watch.cancelled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_progress.Watch, "goes_on", property(press))
+        with pytest.raises(KeyboardInterrupt):
+            build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)})
+    assert cancelled
+    assert len(cancelled) < 50, "it was asked to stop and went on"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not rtx.lock.locked()
+    assert not rtx.logger.listeners
+    assert build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)}).nbytes > 1000
+
+
+def test_ctrl_c_waits_until_tensorrt_has_returned():
+    done = []
+    with pytest.raises(KeyboardInterrupt), _progress.interrupts_later():
+        signal.raise_signal(signal.SIGINT)
+        done.append("what is in between ends")
+        raise EngineError("the build was cancelled")
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_of_a_program_with_a_handler_of_its_own():
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        with _progress.interrupts_later():
+            signal.raise_signal(signal.SIGINT)
+        assert seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_timing_cache_that_cannot_be_written(tmp_path, caplog):
+    cache = SimpleNamespace(serialize=lambda: b"timings")
+    api = SimpleNamespace(timing_cache=b"")
+    _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "cache")))
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert (tmp_path / "cache").read_bytes() == b"timings"
+    with caplog.at_level(logging.WARNING, "mxtrt"):
+        _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "no" / "x")))
+    assert "cannot be written" in caplog.text
 
 
 # -- sizes -------------------------------------------------------------------------------------

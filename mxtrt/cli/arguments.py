@@ -113,16 +113,39 @@ def _with(options: Sequence[Option], command: Callable[..., None]) -> Callable[.
 
 def of_tensorrt(command: Callable[..., None]) -> Callable[..., None]:
     """Add TensorRT's options; the command gets those that were given, as `mxtrt.optimize` does."""
+    return _tensorrt((*_PLAN_OPTIONS, *_RUN_OPTIONS), command)
+
+
+def with_tensorrt(command: Callable[..., None]) -> Callable[..., None]:
+    """Add TensorRT's options to those of the model, beneath `of_a_model`."""
 
     @functools.wraps(command)
-    def with_options(*arguments: Any, no_tf32: bool, **others: Any) -> None:
-        given = {name: others.pop(name) for name in _TENSORRT_NAMES}
+    def with_both(model: Model, *, tensorrt: Mapping[str, Any], **others: Any) -> None:
+        symbol, params, options = model
+        command((symbol, params, {**options, **tensorrt}), **others)
+
+    return of_tensorrt(with_both)
+
+
+def of_a_plan(command: Callable[..., None]) -> Callable[..., None]:
+    """Add those of TensorRT's options that say how a plan is built; see `of_tensorrt`."""
+    return _tensorrt(_PLAN_OPTIONS, command)
+
+
+def _tensorrt(added: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def with_options(*arguments: Any, **others: Any) -> None:
+        names = [name for name in others if name in _TENSORRT_NAMES]
+        given = {name: others.pop(name) for name in names}
         options = {name: value for name, value in given.items() if value is not None}
-        if no_tf32:
-            options["tf32"] = False
         command(*arguments, tensorrt=options, **others)
 
-    return _with(_TENSORRT_OPTIONS, with_options)
+    return _with(added, with_options)
+
+
+def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
+    """Read ``CUDNN,CUBLAS``."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _bytes(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
@@ -136,14 +159,22 @@ def _bytes(ctx: click.Context, param: click.Parameter, text: str | None) -> int 
     return int(number) << shift
 
 
-_TENSORRT_NAMES = ("precision", "workspace", "optimization_level", "timing_cache", "device")
-_TENSORRT_OPTIONS: tuple[Option, ...] = (
+_TENSORRT_NAMES = frozenset(
+    {"precision", "tf32", "workspace", "optimization_level", "timing_cache", "device",
+     "sparse_weights", "tactic_sources", "dla_core", "version_compatible", "hardware_compatible",
+     "progress", "cuda_graph", "contexts", "background"}
+)  # fmt: skip
+_PLAN_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--precision",
         metavar="NAME",
         help="What TensorRT computes in: fp32 (the default), fp16 or bf16.",
     ),
-    click.option("--no-tf32", is_flag=True, help="Do not round the factors of fp32 products."),
+    click.option(
+        "--tf32/--no-tf32",
+        default=None,
+        help="Round the factors of fp32 products to 11 bits, or do not.  [default: tf32]",
+    ),
     click.option(
         "--workspace",
         metavar="BYTES",
@@ -162,7 +193,61 @@ _TENSORRT_OPTIONS: tuple[Option, ...] = (
         type=click.Path(dir_okay=False),
         help="What earlier builds timed: read and written.",
     ),
+    click.option(
+        "--sparse-weights",
+        is_flag=True,
+        default=None,
+        help="Use that two in each four weights are 0, where they are.",
+    ),
+    click.option(
+        "--tactic-sources",
+        metavar="NAME,…",
+        callback=_names,
+        help="The only libraries that kernels may be of: CUDNN,JIT_CONVOLUTIONS.",
+    ),
+    click.option(
+        "--dla-core",
+        metavar="N",
+        type=int,
+        help="The deep learning accelerator that runs what it can; needs --precision fp16.",
+    ),
+    click.option(
+        "--version-compatible",
+        is_flag=True,
+        default=None,
+        help="Build plans that newer versions of TensorRT load.",
+    ),
+    click.option(
+        "--hardware-compatible",
+        is_flag=True,
+        default=None,
+        help="Build plans that other GPUs of Ampere and newer run.",
+    ),
+    click.option(
+        "--progress/--no-progress",
+        default=None,
+        help="Show on a terminal that a build goes on, or do not.  [default: progress]",
+    ),
     click.option("--device", metavar="N", type=int, help="The GPU."),
+)
+_RUN_OPTIONS: tuple[Option, ...] = (
+    click.option(
+        "--cuda-graph/--no-cuda-graph",
+        default=None,
+        help="Replay a CUDA graph, or do not; by default where it measures faster.",
+    ),
+    click.option(
+        "--contexts",
+        metavar="N",
+        type=int,
+        help="How many calls may run at once in an engine, each with memory of its own.",
+    ),
+    click.option(
+        "--background",
+        is_flag=True,
+        default=None,
+        help="Let ONNX Runtime serve other sizes while TensorRT builds for them.",
+    ),
 )
 
 

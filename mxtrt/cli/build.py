@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .arguments import OUTPUT, dtype_option, of_tensorrt, shape_option
+from .arguments import OUTPUT, dtype_option, of_a_plan, shape_option
 from .terminal import progress
 
 
@@ -28,7 +28,7 @@ from .terminal import progress
     default="",
     help="Build for other GPUs, with TensorRT-RTX and without one: sm86,sm89,sm120.",
 )
-@of_tensorrt
+@of_a_plan
 def build(
     model: str,
     params: str | None,

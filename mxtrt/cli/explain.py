@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from .arguments import OUTPUT, Model, of_a_model
+from .arguments import OUTPUT, Model, of_a_model, with_tensorrt
 from .terminal import print_report, progress
 
 
 @click.command()
 @of_a_model
+@with_tensorrt
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--dot", **OUTPUT, help="Write the graph in Graphviz's language.")
 @click.option("--picture", **OUTPUT, help="Draw the graph as .svg, .png or .pdf.")

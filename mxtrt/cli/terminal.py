@@ -30,15 +30,19 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[], None]
         Says that one of `total` steps is done.
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TimeElapsedColumn
+
+    from ..engines._progress import shared
 
     console = Console(stderr=True)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    columns = *Progress.get_default_columns(), TimeElapsedColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)
     timer = threading.Timer(PATIENCE, bar.start)
     timer.start()
     try:
-        yield lambda: bar.advance(task)
+        with shared(bar):
+            yield lambda: bar.advance(task)
     finally:
         timer.cancel()
         timer.join()  # it may be about to start the bar

@@ -63,7 +63,7 @@ class BackgroundBuilds:
     def _run(self, device: int, shapes: Sequence[Shape]) -> None:
         try:
             self._build(device, shapes)
+        except EngineError as error:
+            self.error = error
         except Exception as error:  # nobody else would see it
-            if threading.main_thread().is_alive():
-                known = isinstance(error, EngineError)
-                self.error = error if known else EngineError(f"{type(error).__name__}: {error}")
+            self.error = EngineError(f"{type(error).__name__}: {error}")

@@ -184,7 +184,7 @@ class Api:
         return made
 
     def prepare_runtime(self, *, host_code: bool = False, dla_core: int | None = None) -> None:
-        """Let the runtime take what an option asked for; hold `lock` until the plan is loaded."""
+        """Let the runtime load what an option asked for: it is the same for all plans."""
         runtime = self.runtime()
         if host_code and hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # the runtime of another version is in the plan

@@ -27,6 +27,7 @@ from ._execution import LoadedPlan
 from ._network import build_plan
 from ._nvidia import Api
 from ._profiles import Profile, Range
+from ._stored import built_with_timings
 from .tensorrt import TensorRTBuilder, available_builder
 
 if TYPE_CHECKING:
@@ -93,13 +94,17 @@ def make_plan(
     api, gpu, targets = maker.api, maker.gpu, maker.targets
     start = time.perf_counter()
     with gpu or nullcontext():
-        plan = build_plan(api, proto, weights, profile, options, targets)
+        plan = built_with_timings(
+            lambda: build_plan(api, proto, weights, profile, options, targets),
+            *(api, None if targets else gpu, options),
+        )
     return plan, PlanInfo(
         engine=api.name,
         version=str(api.module.__version__),
         gpu=gpu.name if gpu is not None else None,
         capabilities=targets if gpu is None else (capability(gpu),),
         precision=options.precision,
+        portable=options.version_compatible or options.hardware_compatible,
         inputs=tuple(
             {"name": info.name, "dtype": element_type(info), "sizes": axes}
             for info, axes in zip(proto.graph.input, profile.inputs)
@@ -263,6 +268,8 @@ def load_plan(
     api = _nvidia.api(kind)
     if info is not None:
         _check(path, info, api, gpu)
+        if info.portable:
+            api.prepare_runtime(host_code=True)
     try:
         if info is not None:
             names = [t["name"] for t in info.inputs], [t["name"] for t in info.outputs]

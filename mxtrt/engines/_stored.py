@@ -158,6 +158,17 @@ def stored_answer(
     return answer
 
 
+def built_with_timings(
+    build: Callable[[], Any], api: Api, gpu: Gpu | None, options: Options
+) -> Any:
+    """Build what the store does not keep, with the timings that it has, and keep what is new."""
+    store = open_store(options.cache_dir, options.cache_size)
+    if store is None:
+        return build()
+    key = {"kind": "timing", **machine_facts(api, gpu)}
+    return _build_with_timings(build, api, store, key, options)
+
+
 def _build_with_timings(
     build: Callable[[], Any], api: Api, store: Store, key: Key, options: Options
 ) -> Any:

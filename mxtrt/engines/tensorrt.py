@@ -105,6 +105,7 @@ class TensorRTBuilder:
             made = self.api.builder()
             if self._options.dla_core is not None:
                 check_dla(self.api, made, self._options)
+            _prepare_runtime(self.api, self._options)
         self._gpu_name = gpu.name
 
     def __str__(self) -> str:
@@ -290,6 +291,7 @@ class TensorRTEngine:
             )
 
         with gpu:
+            _prepare_runtime(self.api, self.options)
             plan, origin = stored_plan(
                 build, load, self.api, gpu, *model, profile=profile, options=self.options
             )
@@ -297,6 +299,11 @@ class TensorRTEngine:
         kept = [(p, loaded) for p, loaded in self._plans.get(device, ()) if p is not before]
         self._plans[device] = ((profile, plan), *kept)[:MAX_PLANS]
         return plan
+
+
+def _prepare_runtime(api: Api, options: Options) -> None:
+    if options.version_compatible or options.dla_core is not None:
+        api.prepare_runtime(host_code=options.version_compatible, dla_core=options.dla_core)
 
 
 def _check_options(api: Api, options: Options) -> None:

@@ -28,13 +28,14 @@ from .errors import EngineError
 from .graph import Node
 from .labels import accept_missing_labels
 from .onnx_model import OnnxModel, export_onnx
-from .operator import EngineOperator, register
+from .operator import EngineOperator, Onnx, register
 from .options import Options, read_options
 from .params import ParamsLike, read_params
 from .partition import Partition, Subgraph, partition
 from .reports import Report
 from .symbol import load_symbol, read_symbol
 from .symbol_writer import write_symbol
+from .weight_sources import Keep, in_memory, in_params_file, in_temporary_file
 
 log = logging.getLogger("mxtrt")
 
@@ -205,16 +206,22 @@ def optimize(
 
 
 def optimize_symbol(
-    model: ModelLike, params: ParamsLike, options: Options
+    model: ModelLike, params: ParamsLike, options: Options, keep: Keep | None = None
 ) -> tuple[mx.sym.Symbol, Any]:
-    """Do what `optimize` does for a symbol, with options that have been checked."""
+    """Do what `optimize` does for a symbol, with options that have been checked.
+
+    `keep` says where `mxtrt.save` finds the weights; by default in the file that they come from,
+    else in a temporary one.
+    """
     accept_missing_labels()
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
     graph = read_symbol(symbol, given.arrays, options)
     converter = _Converter(build, options)
     plan = partition(graph, options, build.refuses, converter.refused_in)
-    plan, engines = _build_engines(plan, build, converter, options)
+    if keep is None:
+        keep = in_params_file(params) if isinstance(params, (str, os.PathLike)) else None
+    plan, engines = _build_engines(plan, build, converter, options, keep or in_temporary_file)
     report = Report(graph, plan, options, build.kind)
     optimized = write_symbol(graph, register(engines, report))
     graph.arrays.clear()
@@ -285,14 +292,20 @@ class _Converter:
 
 
 def _build_engines(
-    plan: Partition, build: Builder, converter: _Converter, options: Options
+    plan: Partition, build: Builder, converter: _Converter, options: Options, keep: Keep
 ) -> tuple[Partition, dict[Subgraph, EngineOperator]]:
     """Build the engine of each part; a part whose engine cannot be built goes back to MXNet."""
     engines: dict[Subgraph, EngineOperator] = {}
     for part in plan.parts:
         try:
             proto, model = converter.take(part)
-            engines[part] = EngineOperator(part, build.build(proto, model.weights, options))
+            written = proto.SerializeToString()
+            engine = build.build(proto, model.weights, options)
+            # TensorRT's engines have the weights with them, for other sizes and other GPUs
+            source = (keep if build.kind == "onnxruntime" else in_memory)(
+                model.weights, _parameter_names(part, model)
+            )
+            engines[part] = EngineOperator(part, engine, Onnx(written, source))
         except EngineError as error:
             if options.strict:
                 raise
@@ -300,3 +313,9 @@ def _build_engines(
             warnings.warn(f"{part.name} ({count} operators) stays in MXNet: {error}", stacklevel=3)
             plan = plan.without(part, str(error))
     return plan, engines
+
+
+def _parameter_names(part: Subgraph, model: OnnxModel) -> dict[str, str]:
+    """Return the parameter behind each weight of an ONNX model, whose arrays are MXNet's own."""
+    names = {id(value.array): value.name for value in part.params}
+    return {name: names[id(array)] for name, array in model.weights.items()}

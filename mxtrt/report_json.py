@@ -18,7 +18,9 @@ from .reports import Report
 
 log = logging.getLogger("mxtrt")
 
-OF_THE_MACHINE = ("cache_dir", "cache_size", "timing_cache", "device", "workspace")
+OF_THE_MACHINE = (
+    "cache_dir", "cache_size", "timing_cache", "device", "workspace", "progress",
+)  # fmt: skip
 """Options that say something about one machine: files do not take them to another."""
 
 

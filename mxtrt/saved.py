@@ -359,6 +359,8 @@ def _for_here(report: Report, given: Mapping[str, Any]) -> Report:
             raise BadOption(f"{name} was settled when the model was optimised")
         if name not in known:
             raise BadOption(f"no option {name!r}{nearest(name, known)}")
+    if given.get("engine") == "onnxruntime":
+        given = {"precision": "fp32", **given}  # it has no other, and the ONNX is as MXNet's
     checked = read_options(**given)
     return replace(
         report, options=replace(report.options, **{n: getattr(checked, n) for n in given})

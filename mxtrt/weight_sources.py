@@ -51,8 +51,7 @@ def in_temporary_file(arrays: Mapping[str, mx.nd.NDArray], names: Mapping[str, s
             for name, view in views.items():
                 places[name] = view.shape, view.dtype, file.seek(-file.tell() % ALIGNMENT, 1)
                 file.write(view.reshape(-1).view(np.uint8).data)
-            size = file.tell()
-            file.flush()
+            size = file.truncate()
             # the mapping keeps the file when its descriptor is closed
             content = np.memmap(file, np.uint8, "r", shape=(size,)) if size else np.empty(0, "u1")
     except OSError as error:

@@ -19,6 +19,7 @@ from ..arrays import numpy_view
 from ..errors import MxtrtError, WeightsChanged
 from ..operator import guard, parameters, replace_engines
 from ..pipeline import optimize_symbol
+from ..weight_sources import in_block
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -136,7 +137,9 @@ class BlockEngines:
     def _build(self) -> None:
         before = Weights(self._params.values())
         arrays = {name: param.list_data()[0] for name, param in self._params.items()}
-        optimized, kept = optimize_symbol(self._symbol, arrays, self._options)
+        optimized, kept = optimize_symbol(
+            self._symbol, arrays, self._options, in_block(self._params)
+        )
         self.optimized = as_kind_of(self._symbol, optimized)
         self.kept = list(kept)
         self._weights = before.only(parameters(optimized))

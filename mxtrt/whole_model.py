@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -187,29 +186,31 @@ def _has_shape(info: onnx.ValueInfoProto) -> bool:
 def _probed_ranks(
     symbol: mx.sym.Symbol, graph: Graph, example: Mapping[str, Any]
 ) -> list[int | None]:
-    """Return the ranks that MXNet infers with numbers in place of unknown sizes.
+    """Return the ranks that MXNet infers with `example`, or numbers, in place of unknown sizes.
 
     A number may contradict a weight, so MXNet is asked once more without the weights.
     """
-    shapes = {value: value.shape for value in graph.variables if value.shape is not None}
-    inputs = {value: shape for value, shape in shapes.items() if not value.is_param}
-    for probe, variables in product((None, *PROBES), (shapes, inputs)):
-        known = {value.name: _filled(shape, probe) for value, shape in variables.items()}
-        if probe is None:
-            known.update(example)
-        try:
-            _, found, _ = symbol.infer_shape_partial(**known)
-        except mx.base.MXNetError:
-            continue
-        ranks = [None if shape is None else len(shape) for shape in map(to_shape, found)]
-        if None not in ranks:
-            return ranks
+    shapes = {v.name: v.shape for v in graph.variables if v.shape is not None}
+    shapes.update(example)
+    weights = {v.name for v in graph.variables if v.is_param}
+    inputs = {name: shape for name, shape in shapes.items() if name not in weights}
+    for known in (shapes, inputs):
+        ranks = {_ranks(symbol, known, size) for size, _ in PROBES}
+        if len(ranks) == 1 and None not in ranks:
+            return list(ranks.pop() or ())
     return [None] * len(graph.heads)
 
 
-def _filled(shape: tuple[int | None, ...], probe: tuple[int, int] | None) -> tuple[int, ...]:
-    size = 1 if probe is None else probe[0]
-    return tuple(size if n is None else n for n in shape)
+def _ranks(
+    symbol: mx.sym.Symbol, shapes: Mapping[str, Sequence[int | None]], size: int
+) -> tuple[int | None, ...] | None:
+    """Return the ranks of the outputs with `size` for what is unknown; None where MXNet refuses."""
+    known = {name: tuple(size if n is None else n for n in shapes[name]) for name in shapes}
+    try:
+        _, found, _ = symbol.infer_shape_partial(**known)
+    except mx.base.MXNetError:
+        return None
+    return tuple(None if shape is None else len(shape) for shape in map(to_shape, found))
 
 
 def _name_sizes(proto: onnx.ModelProto, stated: Mapping[str, Any]) -> None:

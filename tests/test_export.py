@@ -610,6 +610,17 @@ def test_an_input_of_unknown_rank(path: str) -> None:
         mxtrt.export_model(mx.sym.relu(X), {}, path=path)
 
 
+def test_an_output_whose_rank_depends_on_sizes(path: str) -> None:
+    symbol = mx.sym.gather_nd(X, mx.sym.var("places"))
+    arguments = {"shapes": [(4, 5, 6), (2, 3)], "dtypes": [np.float32, np.int64], "path": path}
+    mxtrt.export_model(symbol, {}, dynamic=True, **arguments)
+    x, places = np.arange(120, dtype="float32").reshape(4, 5, 6), np.array([[0, 3, 1], [4, 2, 0]])
+    np.testing.assert_array_equal(run(path, x, places)[0], x[tuple(places)])
+    unknown = {**arguments, "shapes": [(None, None, None), (None, None)]}
+    with pytest.raises(ShapeNeeded, match=r"'gather_nd\d+' has depends on sizes"):
+        mxtrt.export_model(symbol, {}, **unknown)
+
+
 # -- the command -------------------------------------------------------------------------------
 
 

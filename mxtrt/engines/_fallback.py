@@ -86,6 +86,10 @@ class FallbackEngine:
         """The kind of the engine that runs now."""
         return self._first_kind if self._engine is not None else onnxruntime.kind
 
+    def plans(self) -> list[Any]:
+        """Return what the first engine has built; see `TensorRTEngine.plans`."""
+        return list(getattr(self._engine, "plans", list)())
+
     def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
         """Run the part; see `Engine.execute`."""
         engine = self._engine

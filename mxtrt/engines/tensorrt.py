@@ -32,6 +32,7 @@ from ._fallback import BuildError, FallbackEngine, NotReady
 from ._network import build_plan, check_dla, refusal, refused_nodes
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
+from ._saved_plans import SavedPlan, load_saved, of_this_machine, save_plan
 from ._stored import stored_answer, stored_plan
 
 if TYPE_CHECKING:
@@ -136,13 +137,19 @@ class TensorRTBuilder:
         )
 
     def build(
-        self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
+        self,
+        proto: onnx.ModelProto,
+        weights: Mapping[str, mx.nd.NDArray],
+        options: Options,
+        plans: Sequence[SavedPlan] = (),
     ) -> Engine:
         """Build an engine; see `Builder.build`. Without ``strict`` ONNX Runtime stands behind it.
 
-        A model with unknown sizes is built at the first call.
+        A model with unknown sizes is built at the first call. What `plans` are of need not be
+        built, if they are of this GPU and of these versions.
         """
         engine = TensorRTEngine(self.api, proto, weights, options)
+        engine.adopt(plans)
         if options.strict:
             engine.build_known()
             return engine
@@ -206,9 +213,26 @@ class TensorRTEngine:
             TensorRT refuses the part.
         """
         profile = known_profile(self._declared)
-        if profile is not None:
-            with self._building:
-                self._build(self.options.device, profile, None)
+        if profile is None or profile in (p for p, _ in self._plans.get(self.options.device, ())):
+            return
+        with self._building:
+            self._build(self.options.device, profile, None)
+
+    def plans(self) -> list[SavedPlan]:
+        """Return what was built so far, for `adopt` in another process."""
+        return [
+            save_plan(self.api, device, profile, plan)
+            for device, plans in self._plans.items()
+            for profile, plan in plans
+        ]
+
+    def adopt(self, plans: Sequence[SavedPlan]) -> None:
+        """Load plans onto the options' GPU, but for those of another GPU or other versions."""
+        device, name = self.options.device, self._proto.graph.name
+        for saved in of_this_machine(self.api, device, name, plans):
+            loaded = load_saved(name, saved, self._load, _cuda.gpu(device))
+            if loaded is not None:
+                self._plans[device] = (loaded, *self._plans.get(device, ()))[:MAX_PLANS]
 
     def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
         """Run the part on MXNet's memory; see `Engine.execute`."""
@@ -279,26 +303,32 @@ class TensorRTEngine:
         def build() -> Any:
             return build_plan(self.api, *model, profile, self.options)
 
-        def load(content: Any) -> LoadedPlan:
-            return LoadedPlan(
-                self.api,
-                gpu,
-                content,
-                self._inputs,
-                self._outputs,
-                lanes=self.options.contexts,
-                cuda_graph=self.options.cuda_graph,
-            )
-
         with gpu:
             _prepare_runtime(self.api, self.options)
             plan, origin = stored_plan(
-                build, load, self.api, gpu, *model, profile=profile, options=self.options
+                build,
+                lambda content: self._load(gpu, content),
+                self.api,
+                gpu,
+                *model,
+                profile=profile,
+                options=self.options,
             )
         self.origins.append((profile, origin))
         kept = [(p, loaded) for p, loaded in self._plans.get(device, ()) if p is not before]
         self._plans[device] = ((profile, plan), *kept)[:MAX_PLANS]
         return plan
+
+    def _load(self, gpu: _cuda.Gpu, content: Any) -> LoadedPlan:
+        return LoadedPlan(
+            self.api,
+            gpu,
+            content,
+            self._inputs,
+            self._outputs,
+            lanes=self.options.contexts,
+            cuda_graph=self.options.cuda_graph,
+        )
 
 
 def _prepare_runtime(api: Api, options: Options) -> None:

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import io
+import inspect
 import logging
-import re
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 import warnings
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from contextlib import contextmanager
+from types import MappingProxyType, SimpleNamespace
 
 import mxnet as mx
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 import mxtrt
+from mxtrt import cli, pipeline
 from mxtrt import partition as partition_module
-from mxtrt import pipeline
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, _progress, tensorrt
+from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, tensorrt
 from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
@@ -183,7 +182,7 @@ class Old:
         __members__ = dict.fromkeys(("FLOAT", "HALF"), 0)
 
     class TacticSource:
-        __members__ = dict(CUBLAS=0, CUBLAS_LT=1, CUDNN=2)  # noqa: C408
+        __members__ = MappingProxyType({"CUBLAS": 0, "CUBLAS_LT": 1, "CUDNN": 2})
 
 
 def old_api(builder=None) -> _nvidia.Api:
@@ -268,276 +267,55 @@ def test_what_the_runtime_is_told():
     assert (runtime.engine_host_code_allowed, runtime.DLA_core) == (True, 1)
 
 
-# -- machines that do not fit ------------------------------------------------------------------
+FLAGS = {
+    ("--precision", "fp16"): {"precision": "fp16"},
+    ("--no-tf32",): {"tf32": False},
+    ("--workspace", "1M"): {"workspace": 1 << 20},
+    ("--optimization-level", "2"): {"optimization_level": 2},
+    ("--timing-cache", "t"): {"timing_cache": "t"},
+    ("--sparse-weights",): {"sparse_weights": True},
+    ("--tactic-sources", "CUDNN, CUBLAS"): {"tactic_sources": ["CUDNN", "CUBLAS"]},
+    ("--dla-core", "1"): {"dla_core": 1},
+    ("--version-compatible",): {"version_compatible": True},
+    ("--hardware-compatible",): {"hardware_compatible": True},
+    ("--no-progress",): {"progress": False},
+    ("--device", "3"): {"device": 3},
+    ("--cuda-graph",): {"cuda_graph": True},
+    ("--no-cuda-graph",): {"cuda_graph": False},
+    ("--contexts", "2"): {"contexts": 2},
+    ("--background",): {"background": True},
+}
 
 
-def start(monkeypatch, *messages, made=None) -> None:
-    """Start a builder that logs messages and is made, or not."""
-    api = old_api()
-    del api.builder
-    api._builder, api.logger.said = None, ""
-    collected = [(1, message) for message in messages]
-    api.logger.collecting = lambda quiet=False: nullcontext(collected)
-
-    def builder(logger):
-        if made is None:
-            raise TypeError("pybind11::init(): factory function returned nullptr")
-        return made
-
-    monkeypatch.setattr(Old, "Builder", builder, raising=False)
-    api.builder()
-
-
-def test_a_driver_that_is_too_old(monkeypatch):
-    said = "CUDA initialization failure with error: 35. Please check your CUDA installation:  http"
-    with pytest.raises(
-        EngineNotAvailable, match=r"TensorRT 8\.5 cannot start: NVIDIA's driver is t"
-    ):
-        start(monkeypatch, said)
-    with pytest.raises(
-        EngineNotAvailable, match=r"cannot start: CUDA initialization failure .* 999"
-    ):
-        start(monkeypatch, said.replace("35", "999"))
-    with pytest.raises(EngineNotAvailable, match="cannot start: there is no GPU"):
-        start(monkeypatch, said.replace("35", "100"))
-
-
-def test_a_driver_without_a_function(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    with pytest.raises(EngineError, match="driver is too old: it has no cuGraphLaunch"):
-        _cuda._driver_library("cuGraphLaunch")
-
-
-def test_a_gpu_that_tensorrt_does_not_support(monkeypatch):
-    said = "Target GPU SM 120 is not supported by this TensorRT release."
-    with pytest.raises(
-        EngineNotAvailable, match=r"^TensorRT 8\.5: Target GPU SM 120 is not suppor"
-    ):
-        start(monkeypatch, said, made=object())
-    builder = tensorrt.TensorRTBuilder(old_api(), Options())
-    monkeypatch.setattr(Old.IBuilderConfig, "set_compute_capability", None, raising=False)
-    capabilities = SimpleNamespace(__members__={"SM86": 0})
-    monkeypatch.setattr(Old, "ComputeCapability", capabilities, raising=False)
-    gpu = FakeGpu()
-    gpu.capability = (9, 0)
-    with pytest.raises(EngineNotAvailable, match=r"does not support a stand-in .*capability 9\.0"):
-        builder.require_gpu(gpu)
-
-
-class FakeDriver:
-    class Error(Exception):
-        pass
-
-    class MemoryError(Error):
-        pass
-
-    class Device:
-        def __init__(self, index):
-            pass
-
-        @staticmethod
-        def count():
-            return 2
-
-    def mem_alloc(self, nbytes):
-        raise self.MemoryError("cuMemAlloc failed: out of memory")
-
-    def pagelocked_empty(self, *_):
-        raise self.Error("cuMemHostAlloc failed: out of memory")
-
-
-def test_a_wrong_device(monkeypatch):
-    monkeypatch.setattr(_cuda, "_driver_module", FakeDriver())
-    monkeypatch.setattr(_cuda, "_gpus", {})
-    monkeypatch.setattr(_nvidia, "installed", lambda name: True)
+@pytest.mark.parametrize("flag", [(), *FLAGS], ids=" ".join)
+def test_flags_of_the_command_line(flag, monkeypatch):
     net, args, aux = convnet()
-    with pytest.raises(
-        BadOption, match="device=7: there is no such GPU; this machine has GPUs 0 t"
-    ):
-        mxtrt.optimize(net, (args, aux), engine="tensorrt", device=7)
+    report, given = mxtrt.explain(net, (args, aux), engine="onnxruntime"), []
+    monkeypatch.setattr(pipeline, "explain", lambda *_, **options: given.append(options) or report)
+    done = CliRunner().invoke(cli.main, ["explain", "net-symbol.json", *flag])
+    assert done.exit_code == 0, done.output
+    names = set().union(*FLAGS.values())
+    assert {n: v for n, v in given[0].items() if n in names} == FLAGS.get(flag, {})
 
 
-def test_no_memory_for_arrays():
-    gpu = object.__new__(_cuda.Gpu)
-    gpu.index, gpu.name, gpu._drv = 0, "a GPU", FakeDriver()
-    with pytest.raises(EngineError, match=r"0: a GPU> has no 3 MiB left: .*out of memory"):
-        gpu.device_memory(3 << 20)
-    with pytest.raises(EngineError, match="3 MiB of memory cannot be pinned"):
-        gpu.pinned_memory(3 << 20)
+@pytest.mark.parametrize("command", ["explain", "optimize", "run", "bench", "build"])
+def test_flags_are_the_same_everywhere(command):
+    told = CliRunner().invoke(cli.main, [command, "--help"]).output
+    only_run = {"--cuda-graph", "--no-cuda-graph", "--contexts", "--background"}
+    for flag, *_ in FLAGS:
+        assert (f"{flag} " in told or f"{flag}\n" in told) is (
+            command != "build" or flag not in only_run
+        )
 
 
-@pytest.mark.parametrize("rank", [1, 2])
-def test_no_memory_for_a_build(rank):
-    said = "[defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime (out of memory)"
-    error = _nvidia.failed("TensorRT cannot build mxtrt0", [(1, "first"), (rank, said)])
-    assert str(error).startswith(
-        "TensorRT cannot build mxtrt0: the GPU has too little free memory for it; make the sizes or"
-    )
-    assert "Cuda Runtime (out of memory)" in str(error)
-
-
-def test_no_memory_in_a_call():
-    plan = fake_plan(FakeEngine())
-    plan.engine.fails = True
-    plan.api.logger.said = "Error Code 2: OutOfMemory (no further information)"
-    x = np.ones((2, 4), np.float32)
-    for device_type in (1, 2):
-        buffers = [FakeBuffer(x, device_type)], [FakeBuffer(x.copy(), device_type)]
-        with pytest.raises(EngineError, match="could not enqueue the engine: the GPU has too litt"):
-            plan.execute(*buffers, 0)
-    plan.api.logger.said = "CUDA error 700"
-    with pytest.raises(EngineError, match="could not enqueue the engine: CUDA error 700"):
-        call(plan, x)
-    plan.engine.fails = False
-    np.testing.assert_array_equal(call(plan, x), 2 * x + 1)
-
-
-@needs_rtx
-def test_the_last_error_is_of_this_thread_and_told_once(rtx):
-    logger, severity = rtx.logger, rtx.module.ILogger.Severity
-    logger.last_error()
-    with logger.collecting(quiet=True):
-        other = threading.Thread(target=logger.log, args=(severity.ERROR, "of another thread"))
-        other.start()
-        other.join()
-        assert not logger.last_error()
-        logger.log(severity.ERROR, "mine")
-    assert logger.last_error() == "mine"
-    assert not logger.last_error()
-
-
-# -- signs of life -----------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    made = Terminal()  # `on`: pytest puts its own stderr in place when the test begins
-    made.on = lambda: monkeypatch.setattr(sys, "stderr", made)
-    monkeypatch.setattr(_progress, "PATIENCE", 0.05)
-    monkeypatch.delenv("MXTRT_PROGRESS", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    return made
-
-
-def test_a_long_build_is_shown(terminal):
-    terminal.on()
-    logger = FakeLogger()
-    with _progress.building(logger, "TensorRT builds [mxtrt0]", show=True):
-        for hear in logger.listeners:
-            hear("--------------- Timing Runner: conv0/Conv + relu/Relu (CaskConvolution)")
-            hear("something else")
-        shown = "TensorRT builds [mxtrt0]: times conv0/Conv + relu/Relu"
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and shown not in terminal.getvalue():
-            time.sleep(0.01)
-    assert shown in terminal.getvalue()
-    assert re.search(r"0:00:\d\d", terminal.getvalue())
-    assert not logger.listeners
-
-
-@pytest.mark.parametrize("how", ["short", "option", "variable", "file"])
-def test_what_shows_nothing(how, terminal, monkeypatch):
-    terminal.on()
-    if how == "short":
-        monkeypatch.setattr(_progress, "PATIENCE", 60)
-    if how == "variable":
-        monkeypatch.setenv("MXTRT_PROGRESS", "0")
-    if how == "file":
-        monkeypatch.setattr(Terminal, "isatty", lambda self: False)
-    with _progress.building(FakeLogger(), "a build", show=how != "option"):
-        time.sleep(0 if how == "short" else 0.3)
-    assert not terminal.getvalue()
-
-
-def test_a_bar_that_is_there_takes_the_line(terminal):
-    from rich.progress import Progress
-
-    terminal.on()
-    bar, told = Progress(disable=True), []
-    with _progress.shared(bar), _progress.building(FakeLogger(), "a build", show=True) as watch:
-        watch._phases["Tactic selection"] = [3, 12]
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and not told:
-            told = [t.description for t in bar.tasks if "3/12" in t.description]
-            time.sleep(0.01)
-    assert told == ["a build: Tactic selection 3/12"]
-    assert not bar.tasks
-    assert not terminal.getvalue()
-
-
-@needs_rtx
-def test_the_monitor_of_newer_versions(rtx, monkeypatch):
-    texts = []
-    monkeypatch.setattr(
-        _progress.Watch, "goes_on", property(lambda watch: texts.append(str(watch)) or True)
-    )
-    net, args, aux = convnet()
-    build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)})
-    assert texts
-    assert all(text.startswith("TensorRT-RTX builds mxtrt0 (fp32)") for text in texts)
-    assert any("/" in text for text in texts)
-
-
-@needs_rtx
-def test_ctrl_c_ends_a_build(rtx, monkeypatch, tmp_path):
-    """The builder is asked to stop, the exception comes once it has, and the next build works."""
-    net, args, aux = convnet()
-    cancelled = []
-
-    def press(watch):
-        signal.raise_signal(signal.SIGINT)
-        cancelled.append(watch.cancelled)
-        return not watch.cancelled
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_progress.Watch, "goes_on", property(press))
-        with pytest.raises(KeyboardInterrupt):
-            build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)})
-    assert cancelled
-    assert len(cancelled) < 50, "it was asked to stop and went on"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert not rtx.lock.locked()
-    assert not rtx.logger.listeners
-    assert build(rtx, net, (args, aux), {"data": (2, 3, 16, 16)}).nbytes > 1000
-
-
-def test_ctrl_c_waits_until_tensorrt_has_returned():
-    done = []
-    with pytest.raises(KeyboardInterrupt), _progress.interrupts_later():
-        signal.raise_signal(signal.SIGINT)
-        done.append("what is in between ends")
-        raise EngineError("the build was cancelled")
-    assert done
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_ctrl_c_of_a_program_with_a_handler_of_its_own():
-    seen = []
-    before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
-    try:
-        with _progress.interrupts_later():
-            signal.raise_signal(signal.SIGINT)
-        assert seen
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_timing_cache_that_cannot_be_written(tmp_path, caplog):
-    cache = SimpleNamespace(serialize=lambda: b"timings")
-    api = SimpleNamespace(timing_cache=b"")
-    _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "cache")))
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    assert (tmp_path / "cache").read_bytes() == b"timings"
-    with caplog.at_level(logging.WARNING, "mxtrt"):
-        _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "no" / "x")))
-    assert "cannot be written" in caplog.text
+def test_options_of_tensorrt_have_flags():
+    others = {
+        "shapes", "dtypes", "engine", "min_subgraph_size", "exclude_ops", "exclude_nodes", "strict",
+        "allow_extra_params", "session_options", "cache_dir", "cache_size",
+    }  # fmt: skip
+    names = set().union(*FLAGS.values())
+    assert set(Options.__dataclass_fields__) - others == names
+    assert set(inspect.signature(mxtrt.optimize).parameters) >= names
 
 
 # -- sizes -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,12 +12,13 @@ import warnings
 
 import mxnet as mx
 import numpy as np
+import onnx
 import pytest
 from operators import run_mxnet
 
 import mxtrt
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _execution, _nvidia, tensorrt
+from mxtrt.engines import _cuda, _execution, _network, _nvidia, _progress, tensorrt
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable
 from mxtrt.onnx_model import export_onnx
 from mxtrt.operator import engines
@@ -466,6 +468,111 @@ def test_options_of_newer_versions():
     if "bf16" not in api.precisions:
         with pytest.raises(BadOption, match="precision='bf16'"):
             mxtrt.optimize(net, (args, aux), engine="tensorrt", precision="bf16")
+
+
+def test_options_for_kernels_and_devices():
+    api = _nvidia.api("tensorrt")
+    net, args, aux = convnet()
+    check(
+        net, (args, aux), {"data": images(2)}, shapes={"data": (2, 3, 32, 32)},
+        sparse_weights=True, tactic_sources=api.tactic_sources,
+    )  # fmt: skip
+    with pytest.raises(BadOption, match=f"tactic_sources: {api.version} has .*, and no 'CUDN'"):
+        mxtrt.optimize(net, (args, aux), engine="tensorrt", tactic_sources=["cudn"])
+    with pytest.raises(BadOption, match="dla_core=0: the DLA cores of this machine: none"):
+        mxtrt.optimize(net, (args, aux), engine="tensorrt", dla_core=0, precision="fp16")
+    for option, can in (
+        ("version_compatible", api.can_be_version_compatible),
+        ("hardware_compatible", api.can_be_hardware_compatible),
+    ):
+        if not can:
+            with pytest.raises(BadOption, match=f"{option} needs TensorRT 8.6 or newer"):
+                mxtrt.optimize(net, (args, aux), engine="tensorrt", **{option: True})
+
+
+def test_the_parser_names_the_node_at_fault():
+    f = onnx.TensorProto.FLOAT
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Relu", ["x"], ["a"], name="good"),
+        node("NoSuchOperator", ["a"], ["b"], name="bad"),
+        node("Relu", ["b"], ["y"], name="last"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [info("x", f, [2])], [info("y", f, [2])])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    found = _network.refused_nodes(_nvidia.api("tensorrt"), model, None, "fp32")
+    assert set(found) == {"bad"}
+    assert found["bad"].startswith("TensorRT: ")
+
+
+def test_builds_in_the_background():
+    net, args, aux = convnet()
+    want = run(net, (args, aux), data=images(3))[0]
+    optimized, kept = mxtrt.optimize(
+        net, (args, aux), engine="tensorrt", tf32=False, background=True
+    )
+    [guarded] = engines(optimized)
+    engine = guarded._engine
+    before = run(optimized, kept, data=images(3))[0]
+    np.testing.assert_allclose(before, want, rtol=1e-3, atol=1e-5)
+    engine._background.wait(300)
+    assert engine._background.error is None
+    after = run(optimized, kept, data=images(3))[0]
+    np.testing.assert_allclose(after, want, rtol=1e-3, atol=1e-5)
+    [(_, plan)] = engine._plans[0]
+    assert plan._idle or plan._on_streams, "the plan has run"
+
+
+def test_what_a_build_tells(monkeypatch):
+    """Without a monitor, the logger says which layer is timed."""
+    api = _nvidia.api("tensorrt")
+    if hasattr(api.module, "IProgressMonitor"):
+        pytest.skip("this version has a monitor")
+    texts = []
+    real = _progress.Watch.hear
+
+    def hear(watch, text):
+        real(watch, text)
+        texts.append(str(watch))
+
+    monkeypatch.setattr(_progress.Watch, "hear", hear)
+    monkeypatch.setattr(api, "timing_cache", b"")
+    built_plan(batch=5)
+    assert any(text.startswith("TensorRT builds mxtrt0 (fp32): times ") for text in texts)
+
+
+def test_ctrl_c_during_a_build(monkeypatch):
+    def press(watch, text):
+        if not watch.cancelled:
+            signal.raise_signal(signal.SIGINT)
+
+    net, args, aux = convnet()
+    shapes = {"data": (2, 3, 32, 32)}
+    with monkeypatch.context() as patch:
+        patch.setattr(_progress.Watch, "hear", press)
+        with pytest.raises(KeyboardInterrupt):
+            mxtrt.optimize(net, (args, aux), shapes=shapes, **EXACT)
+    check(net, (args, aux), {"data": images(2)}, shapes=shapes)
+
+
+def test_no_memory_left():
+    (net, args, aux), plan, names = built_plan(batch=4096)
+    gpu, x, y = _cuda.gpu(0), images(4096), np.zeros((4096, 10), np.float32)
+    with gpu:
+        held = gpu.device_memory(gpu.memory()[0] - (64 << 20))
+    try:
+        with pytest.raises(EngineError):  # at the plan, the context or the arrays
+            load(plan, names).execute([Host(x)], [Host(y)], 0)
+    finally:
+        with gpu:
+            held.free()
+    loaded = load(plan, names)
+    loaded.execute([Host(x)], [Host(y)], 0)
+    want = run(net, (args, aux), data=x)[0]
+    np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-4)
+    loaded.close()
 
 
 def test_timing_cache(tmp_path):

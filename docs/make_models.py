@@ -47,9 +47,12 @@ seeded weights), run by MXNet 1.9.1 and through `mxtrt.optimize(..., engine="onn
   place, and rows that MXNet does not have, of all.
 
 BatchNorms have the statistics of the data that they see, as after training, so that activations
-neither vanish nor explode. In detectors with a second stage it sees 60 proposals. MXNet's own
-fusions are off (`MXNET_SUBGRAPH_BACKEND=NONE`), and so is chance: what MXNet's
-ROIAlign leaves to chance on the CPU, regions of no image, counts as zeros.
+neither vanish nor explode. The second stage of a detector sees 60 proposals. In models of 8 bits
+(`_int8`) a number between two steps may go to either, and the steps that follow are as large:
+scores are equal more often, and rows count as the same up to 5 % of the largest number.
+
+MXNet's own fusions are off (`MXNET_SUBGRAPH_BACKEND=NONE`), and regions of no image, whose values
+its ROIAlign leaves to chance on the CPU, count as zeros in its outputs.
 
 This page is written by `python docs/make_models.py` from `docs/models.json`, which it measures.
 """

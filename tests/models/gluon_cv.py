@@ -170,7 +170,7 @@ MODELS = (
     model("deeplab_v3b_plus_wideresnet_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("psp_resnet50_ade", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("danet_resnet50_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
-    model("icnet_resnet50_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
+    model("icnet_resnet50_citys", PIXELS, 1, 3, 256, 256, crop_size=256),
     model("fastscnn_citys", PIXELS, 1, 3, 128, 128, **PIXELS_SIZE),
     model("hrnet_w18_small_v1_s", PIXELS, 1, 3, 128, 128),
     model("simple_pose_resnet18_v1b", POSE, 1, 3, 128, 96),

@@ -60,7 +60,10 @@ class Trial:
         trial.optimized, (args, auxs) = load(prefix, **options)
         trial.symbol, trial.kept = trial.optimized, {**args, **auxs}
         trial.params, trial.options = trial.kept, options
-        trial.report = report(trial.optimized)
+        try:
+            trial.report = report(trial.optimized)
+        except BadModel:  # nothing had moved
+            trial.report = explain(trial.symbol, trial.kept)
         return trial
 
     def feeds(self, given: Arrays) -> dict[str, Array]:
@@ -76,6 +79,8 @@ class Trial:
         inputs = {value.name: value for value in self.report.inputs}
         reads = self.data_inputs()
         if "" in given and len(reads) == 1:
+            if reads[0].name in given:
+                raise BadOption(f"the input {reads[0].name!r} is given twice")
             given = {name or reads[0].name: array for name, array in given.items()}
         for name in given:
             if not name:

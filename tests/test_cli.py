@@ -6,10 +6,12 @@ import importlib.util
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,6 +239,186 @@ def test_run_keeps_outputs_of_the_same_name_apart(run: Run, tmp_path: Path) -> N
         assert list(written) == ["softmax_output", "softmax_output#2", "file"]
 
 
+@pytest.mark.parametrize("words", [NET, ("net",)])
+def test_run_needs_no_name_for_the_only_input(run: Run, words: tuple[str, ...]) -> None:
+    lines = run("run", *words, "--input", "x.npy", "--batch", "4").stdout.splitlines()
+    assert lines[1] == "softmax_output  (10, 3)  float32"
+    assert re.fullmatch(r"[\d,]+ rows a second, [\d,]+ with reading and feeding", lines[3])
+
+
+# -- saved models ------------------------------------------------------------------------------
+
+
+def test_optimize_saves(run: Run, folder: Path, tmp_path: Path) -> None:
+    prefix, out = str(tmp_path / "out"), str(tmp_path / "scores.npz")
+    lines = run("optimize", *NET, "--shape", "data=1..8,8", "-o", prefix).stdout.splitlines()
+    assert lines[0] == "All 4 operators move into 1 part, run by onnxruntime."
+    endings = ("-symbol.json", "-0000.params", "-engines.mxtrt")
+    assert [line.split()[0] for line in lines[-3:]] == [prefix + ending for ending in endings]
+    for path in tmp_path.iterdir():  # they may be moved
+        path.rename(tmp_path / path.name.replace("out", "moved"))
+    told = run("run", str(tmp_path / "moved"), "--input", "x.npy", "--batch", "4", "-o", out).stdout
+    assert told.startswith("All 4 operators move into 1 part, run by onnxruntime.\n")
+    with np.load(out) as written:
+        want = expected(folder, np.load(folder / "x.npy"))
+        np.testing.assert_allclose(written["softmax_output"], want, rtol=1e-4, atol=1e-6)
+    symbol, args, _ = mx.model.load_checkpoint(str(tmp_path / "moved"), 0)
+    assert symbol.list_arguments() == ["data"]
+    assert args == {}
+
+
+def test_saved_models_of_a_fixed_size_take_the_last_rows(run: Run, tmp_path: Path) -> None:
+    prefix, out = str(tmp_path / "out"), str(tmp_path / "scores.npz")
+    run("optimize", *NET, "--shape", "data=4,8", "-o", prefix)
+    assert "(10, 3)" in run("run", prefix, "--input", "x.npy", "--batch", "4", "-o", out).stdout
+    result = run("run", prefix, "--input", "x.npy", "--batch", "5", code=1)
+    assert "'data' is (5, 8), and the model reads (4, 8)" in result.stderr
+    with np.load(out) as written:
+        assert np.isfinite(written["softmax_output"]).all()
+
+
+def test_optimize_where_nothing_moves_saves_as_well(run: Run, tmp_path: Path) -> None:
+    prefix = str(tmp_path / "out")
+    run("optimize", *NET, "--min-subgraph-size", "9", "-o", prefix)
+    assert "(10, 3)" in run("run", prefix, "--input", "x.npy").stdout
+
+
+def test_options_of_saved_models(run: Run, tmp_path: Path) -> None:
+    prefix = str(tmp_path / "out")
+    run("optimize", *NET, "-o", prefix)
+    run("run", prefix, "--input", "x.npy", "--engine", "onnxruntime", "--strict")
+    result = run("run", prefix, "--input", "x.npy", "--exclude-node", "fc2", code=1)
+    assert "exclude_nodes was settled when the model was optimised" in result.stderr
+    (tmp_path / "out-engines.mxtrt").write_bytes(b"mxtrt engines 1\n and no more")
+    result = run("run", prefix, "--input", "x.npy", code=1)
+    assert "out-engines.mxtrt: cut off or changed since mxtrt wrote it" in result.stderr
+
+
+# -- images ------------------------------------------------------------------------------------
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Return an image of shape (height, width, 3) as a PNG file."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*pair) for pair in chunks)
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """Return a folder with images in all forms, a saved model that shows them, and the pixels."""
+    path = tmp_path_factory.mktemp("images")
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype="uint8")
+    (path / "images").mkdir()
+    (path / "nothing").mkdir()
+    records = mx.recordio.MXIndexedRecordIO(str(path / "all.idx"), str(path / "all.rec"), "w")
+    bare = mx.recordio.MXRecordIO(str(path / "bare.rec"), "w")
+    for number, image in enumerate(images):
+        encoded = png(image)
+        (path / "images" / f"{number}.png").write_bytes(encoded)
+        packed = mx.recordio.pack(mx.recordio.IRHeader(0, 7.0, number, 0), encoded)
+        records.write_idx(number, packed)
+        bare.write(packed)
+    (path / "images" / "notes.txt").write_text("no image")
+    records.close()
+    bare.close()
+    (path / "cut.rec").write_bytes((path / "all.rec").read_bytes()[:200])
+    (path / "text.rec").write_text("no records")
+    (path / "empty.rec").write_bytes(b"")
+    (path / "text.png").write_text("no image")
+    (path / "large.png").write_bytes(png(np.full((12, 20, 3), 100, "uint8")))
+    for name, shape in {"any": None, "fixed": (2, 3, 6, 8), "grey": (1, 1, 6, 8)}.items():
+        data = mx.sym.var("data")
+        symbol, params = mxtrt.optimize(
+            mx.sym.negative(mx.sym.negative(data), name="same"),
+            shapes={"data": shape or (None, 3, None, None)},
+        )
+        mxtrt.save(path / name, symbol, params)
+    return path, images.transpose(0, 3, 1, 2).astype("float32")
+
+
+@pytest.mark.parametrize("source", ["images", "all.rec", "bare.rec", "data=images/"])
+@pytest.mark.parametrize("prefix", ["any", "fixed"])
+def test_run_reads_images(
+    run: Run, pixels: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch, source: str,
+    prefix: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(pixels[0])
+    lines = run("run", prefix, "--input", source, "-o", "out.npz").stdout.splitlines()
+    assert lines[1] == "same_output  (5, 3, 6, 8)  float32"
+    batches = r"[\d.]+ s in 3 batches, .*" if prefix == "fixed" else r"[\d.]+ ms"
+    assert re.fullmatch(batches, lines[2])
+    with np.load("out.npz") as written:
+        np.testing.assert_array_equal(written["same_output"], pixels[1])
+        kind = "all.rec#3" if source == "all.rec" else "bare.rec#3"
+        assert written["files"][3] == ("images/3.png" if "images" in source else kind)
+
+
+def test_how_images_are_prepared(
+    run: Run, pixels: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pixels[0])
+
+    def found(*words: str) -> np.ndarray:
+        run("run", *words, "-o", "out.npz")
+        with np.load("out.npz") as written:
+            return written["same_output"]
+
+    mean, std = np.array([10, 20, 30])[:, None, None], np.array([2, 4, 5])[:, None, None]
+    numbers = ("--mean", "10,20,30", "--std", "2,4,5")
+    np.testing.assert_allclose(
+        found("any", "--input", "images", *numbers), (pixels[1] - mean) / std, rtol=1e-6
+    )
+    one = ("any", "--input", "images/1.png")
+    np.testing.assert_array_equal(found(*one, "--bgr"), pixels[1][1:2, ::-1])
+    np.testing.assert_array_equal(found(*one, "--size", "6,4"), pixels[1][1:2, :, :, 2:6])
+    large = found("fixed", "--input", "large.png")
+    np.testing.assert_array_equal(large, np.full((1, 3, 6, 8), 100))
+    many = found("any", "--input", "images/1.png", "--input", "images/0.png")
+    np.testing.assert_array_equal(many, pixels[1][[1, 0]])
+    grey = pixels[1][:, :3].transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(found("grey", "--input", "images")[:, 0], grey, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("any", "--input", "nothing"), "nothing: no images in this folder (.bmp"),
+        (("any", "--input", "nosuch.png"), "nosuch.png: No such file or directory"),
+        (("any", "--input", "text.png"), "text.png: not an image, or a damaged one"),
+        (("any", "--input", "text.rec"), "text.rec: not a RecordIO file, or a damaged one"),
+        (("any", "--input", "cut.rec"), "cut.rec: not a RecordIO file, or a damaged one"),
+        (("any", "--input", "empty.rec"), "empty.rec: no images in it"),
+        (("any", "--input", "images", "--input", "large.png"), "is 12x20 pixels; pass --size"),
+        (("any", "--input", "images", "--mean", "1,2"), "--mean: 2 numbers for 3 channels"),
+        (("any", "--input", "images", "--std", "0"), "--std: 0 cannot be divided by"),
+        (("any", "--input", "dat=images"), "the model reads data; images go to one of them"),
+        (("any", "--input", "images", "--input", "data=x.npy"), "together with arrays"),
+    ],
+)
+def test_images_that_cannot_be_read(
+    run: Run, pixels: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...], sentence: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(pixels[0])
+    np.save("x.npy", np.zeros((1, 3, 6, 8)))
+    result = run("run", *words, code=1)
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_models_that_read_no_images(run: Run, pixels: tuple[Path, np.ndarray]) -> None:
+    words = ("--shape", "data=?,8", "--input", str(pixels[0] / "images"))
+    assert "images are (N, C, H, W)" in run("run", *NET, *words, code=1).stderr
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_after_a_while(
     run: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool
@@ -350,6 +532,8 @@ def test_infer_wrong_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             "'data' is (10, 8), and the model reads (1, 8)",
         ),
         (("run", *NET, "--input", "data=none.npy", "--batch", "2"), "data has 0"),
+        (("run", "nosuch", "--input", "x.npy"), "nosuch: no such symbol file, and nosuch-engines"),
+        (("run", *NET, "--input", "all.npz", "--input", "x.npy"), "'data' is given twice"),
         (("run", *NET, "--batch", "2"), "--batch needs inputs with the same number of rows"),
     ],
 )
@@ -371,7 +555,14 @@ def test_user_errors_are_one_sentence(run: Run, words: tuple[str, ...], sentence
         (("explain", *NET, "--dtype", "float16"), "must look like data=float16"),
         (("explain", *NET, "--dot", "nosuch/net.dot"), "'nosuch' is no folder"),
         (("explain", *NET, "--min-subgraph-size", "0"), "0 is not in the range x>=1"),
-        (("run", *NET, "--input", "x.npy"), "must look like data=x.npy or x.npz"),
+        (("run", *NET, "--input", "data="), "must look like x.npy, data=x.npy, x.npz or images/"),
+        (("run", "out", "--input", "x.npy", "--size", "224"), "must look like 224,224"),
+        (("run", "out", "--input", "x.npy", "--mean", "1,x"), "must look like 123.7,116.3,103.5"),
+        (("optimize", *NET, "--input", "x.npy"), "must look like data=x.npy or x.npz"),
+        (("optimize", *NET, "-o", "nosuch/out"), "'nosuch' is no folder that can be written to"),
+        (("optimize", *NET, "-o", "./"), "pass the beginning of file names"),
+        (("optimize", *NET, "-o", "out", "--input", "data=x.npy"), "-o saves without one"),
+        (("optimize", *NET, "--plans"), "--plans needs -o"),
         (("run", *NET, "--batch", "0"), "0 is not in the range x>=1"),
         (("build", NET[0]), "Missing option '-o'"),
         (("build", NET[0], "-o", "a", "--workspace", "1T"), "must look like 1073741824, 512M"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import click
 
-from .arguments import Model, input_option, of_a_model, of_tensorrt
+from .arguments import Model, input_option, of_a_model, with_tensorrt
 from .terminal import print_report, progress
 
 
@@ -24,7 +23,7 @@ def _prefix(ctx: click.Context, param: click.Parameter, prefix: str | None) -> s
 
 @click.command()
 @of_a_model
-@of_tensorrt
+@with_tensorrt
 @input_option
 @click.option(
     "-o",
@@ -35,11 +34,7 @@ def _prefix(ctx: click.Context, param: click.Parameter, prefix: str | None) -> s
 )
 @click.option("--plans", is_flag=True, help="With -o: write TensorRT's plans for this GPU, too.")
 def optimize(
-    model: Model,
-    inputs: tuple[tuple[str, str], ...],
-    output: str | None,
-    plans: bool,
-    tensorrt: dict[str, Any],
+    model: Model, inputs: tuple[tuple[str, str], ...], output: str | None, plans: bool
 ) -> None:
     """Optimise a model, and save it or compare it with MXNet: outputs and speed.
 
@@ -55,16 +50,14 @@ def optimize(
       mxtrt optimize net-symbol.json net-0000.params --shape data=1,3,224,224
       mxtrt optimize net-symbol.json net-0000.params --input data=images.npy
     """  # noqa: D301
-    symbol, params, options = model
-    options = {**options, **tensorrt}
     if output is None and plans:
         raise click.UsageError("--plans needs -o")
     if output is None:
-        _compare((symbol, params, options), inputs)
+        _compare(model, inputs)
     elif inputs:
         raise click.UsageError("--input is for the comparison, and -o saves without one")
     else:
-        _save((symbol, params, options), output, plans)
+        _save(model, output, plans)
 
 
 def _save(model: Model, prefix: str, plans: bool) -> None:

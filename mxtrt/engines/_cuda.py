@@ -253,7 +253,10 @@ _TRANSFER_FUNCTIONS = (
 
 
 def _driver_library(*names: str) -> Any:
-    library = ctypes.CDLL("libcuda.so.1")
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise EngineError(f"NVIDIA's driver cannot be loaded: {error}") from None
     missing = [name for name in names if not hasattr(library, name)]
     if missing:
         raise EngineError(f"NVIDIA's driver is too old: it has no {missing[0]}")
@@ -265,7 +268,7 @@ def error_name(status: int) -> str:
     name = ctypes.c_char_p()
     try:
         library = _driver_library("cuGetErrorName")
-    except OSError:
+    except EngineError:
         return f"CUDA error {status}"
     library.cuGetErrorName(status, ctypes.byref(name))
     return (name.value or f"CUDA error {status}".encode()).decode()

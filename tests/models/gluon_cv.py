@@ -33,8 +33,6 @@ GRAPHS = {
     "simple_pose_resnet101_v1d": "symbol/djl_simple_pose_resnet101_v1d",
     "simple_pose_resnet152_v1b": "symbol/djl_simple_pose_resnet152_v1b",
     "simple_pose_resnet152_v1d": "symbol/djl_simple_pose_resnet152_v1d",
-    "vgg16_ucf101": "symbol/djl_vgg16_ucf101",
-    "inceptionv3_ucf101": "symbol/djl_inceptionv3_ucf101",
 }
 """Models that stand in lists of graphs under other names than their own."""
 
@@ -84,7 +82,7 @@ def frames(name: str, module: str, block: str, *shape: int) -> Model:
         net = getattr(package, block)(nclass=101, pretrained_base=False)
         return trace(net, mx.sym.var("data"))
 
-    return Model(f"gluoncv/{name}", VIDEO, build, images(*shape), graph=GRAPHS[name])
+    return Model(f"gluoncv/{name}", VIDEO, build, images(*shape))
 
 
 def quantized(name: str, family: str, size: int, rows: bool = False) -> Model:

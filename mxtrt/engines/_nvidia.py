@@ -183,13 +183,13 @@ class Api:
             raise EngineNotAvailable(f"{self.version} cannot start: {_why_no_start(messages)}")
         return made
 
-    def prepare_runtime(self, *, host_code: bool = False, dla_core: int | None = None) -> None:
-        """Let the runtime load what an option asked for: it is the same for all plans."""
-        runtime = self.runtime()
-        if host_code and hasattr(runtime, "engine_host_code_allowed"):
-            runtime.engine_host_code_allowed = True  # the runtime of another version is in the plan
-        if dla_core is not None:
-            runtime.DLA_core = dla_core
+
+def prepare_runtime(runtime: Any, *, host_code: bool = False, dla_core: int | None = None) -> None:
+    """Let a runtime load what an option asked for; it is the same for all plans of the process."""
+    if host_code and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True  # the runtime of another version is in the plan
+    if dla_core is not None:
+        runtime.DLA_core = dla_core
 
 
 def installed(name: str) -> bool:

@@ -269,7 +269,7 @@ def load_plan(
     if info is not None:
         _check(path, info, api, gpu)
         if info.portable:
-            api.prepare_runtime(host_code=True)
+            _nvidia.prepare_runtime(api.runtime(), host_code=True)
     try:
         if info is not None:
             names = [t["name"] for t in info.inputs], [t["name"] for t in info.outputs]

@@ -333,7 +333,9 @@ class TensorRTEngine:
 
 def _prepare_runtime(api: Api, options: Options) -> None:
     if options.version_compatible or options.dla_core is not None:
-        api.prepare_runtime(host_code=options.version_compatible, dla_core=options.dla_core)
+        _nvidia.prepare_runtime(
+            api.runtime(), host_code=options.version_compatible, dla_core=options.dla_core
+        )
 
 
 def _check_options(api: Api, options: Options) -> None:

@@ -12,7 +12,7 @@ JOBS   ?= auto
 NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt $(wildcard mxtrt/*.pyx) \
           $(wildcard csrc/*)
 
-.PHONY: help demo test check lint types cython cpp pytest slow wheel install format clean
+.PHONY: help demo test check lint types cython cpp pytest slow docs wheel install format clean
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -20,7 +20,7 @@ help:  ## Show these lines
 demo: $(STAMP)  ## Train a small net on handwritten digits, optimise it, compare both
 	$(BIN)/python examples/digits/demo.py
 
-test: check pytest wheel  ## Everything that .ci/run runs: lint, types, tests, the wheel
+test: check docs pytest wheel  ## Everything that .ci/run runs: lint, types, docs, tests, the wheel
 
 check: lint types cython cpp
 
@@ -45,6 +45,9 @@ pytest: $(STAMP)  ## The tests, in parallel, without the long sweeps
 slow: $(STAMP)  ## The long sweeps
 	$(BIN)/python -m pytest -n $(JOBS) -m slow tests
 
+docs: $(STAMP)  ## Build the documentation into build/site, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 wheel: $(STAMP)  ## Build a wheel and run it in an empty environment
 	scripts/check_wheel.sh $(BIN)/python
 
@@ -65,6 +68,6 @@ $(BIN)/python:
 $(STAMP): $(BIN)/python $(NATIVE)
 	$(PIP) install -c constraints.txt 'setuptools>=64' wheel 'cython>=3' cmake
 	$(PIP) install -c constraints.txt --no-deps mxnet
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev,models]'
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,dev,docs,models]'
 	$(PIP) install -c constraints.txt --no-deps gluoncv gluonnlp
 	touch $@

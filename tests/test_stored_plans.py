@@ -394,6 +394,26 @@ def test_a_timing_cache_of_the_users_own_stays_out_of_the_store(tmp_path):
     assert [entry.key["kind"] for entry in Store(tmp_path).entries()] == ["plan"]
 
 
+def test_plans_for_files_use_the_timings_and_add_theirs(tmp_path):
+    timed_build(FakeApi(), tmp_path, "Relu", b"conv")
+    api, seen = FakeApi(), []
+
+    def build():
+        seen.append(api.timing_cache)
+        api.timing_cache = b"conv gemm"
+        return b"plan"
+
+    options = Options(cache_dir=str(tmp_path))
+    assert _stored.built_with_timings(build, api, None, options) == b"plan"
+    assert seen == [b"conv"]
+    assert timed_build(FakeApi(), tmp_path, "Tanh", b"pool") == [b"conv gemm"]
+    kinds = sorted(entry.key["kind"] for entry in Store(tmp_path).entries())
+    assert kinds == ["plan", "plan", "timing"], "the file's plan is not in the store"
+    api.timing_cache = b""
+    assert _stored.built_with_timings(build, api, None, Options(cache_dir=False)) == b"plan"
+    assert seen[1:] == [b""]
+
+
 # -- on a GPU --------------------------------------------------------------------------------------
 
 
@@ -423,8 +443,9 @@ def test_a_second_start_on_a_gpu(on_gpu, tmp_path, monkeypatch):
     assert origins == [False, True]
     np.testing.assert_array_equal(*outputs)
     kinds = sorted(entry.key["kind"] for entry in Store(tmp_path).entries(verify=True))
-    assert kinds == ["plan", "timing"]
-    assert "gpu" in Store(tmp_path).entries()[0].key
+    assert kinds == ["parser", "plan", "timing"]
+    [plan] = [entry for entry in Store(tmp_path).entries() if entry.key["kind"] == "plan"]
+    assert "gpu" in plan.key
 
 
 @pytest.mark.gpu

@@ -21,6 +21,7 @@ from .errors import BadModel, ShapesDisagree, mxnet_sentence
 from .graph import Shape, Value, format_shape
 from .infer import to_shape
 from .inline import inline_bodies
+from .runtime_record import Execute, RunRecord, Runtime
 from .symbol_json import build_symbol
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .weight_sources import Source
 
 Shapes = tuple[tuple[int, ...], ...]
-Execute = Callable[[Sequence["_bridge.Buffer"], Sequence["_bridge.Buffer"], int], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class EngineOperator:
 
     def __init__(self, part: Subgraph, engine: Engine, onnx: Onnx | None = None) -> None:
         self.part, self.engine, self.onnx = part, engine, onnx
-        self.execute: Execute = engine.execute
+        self.record = RunRecord(engine)
+        self.execute: Execute = self.record.counted(engine.execute)
         # MXNet infers the sizes of the outputs from the very nodes that moved
         self._symbol, self._input_names, self._param_shapes = _part_symbol(part)
         self._infer = lru_cache(maxsize=256)(self._infer_uncached)
@@ -100,12 +101,13 @@ class EngineOperator:
 
     def guard(self, check: Callable[[], None]) -> None:
         """Call `check` before each run; what it raises fails the run."""
+        execute = self.record.counted(self.engine.execute)
 
         def guarded(
             inputs: Sequence[_bridge.Buffer], outputs: Sequence[_bridge.Buffer], stream: int
         ) -> None:
             check()
-            self.engine.execute(inputs, outputs, stream)
+            execute(inputs, outputs, stream)
 
         self.execute = guarded
 
@@ -153,7 +155,7 @@ def _part_symbol(part: Subgraph) -> tuple[mx.sym.Symbol, list[str], dict[str, Sh
 
 ENGINE_OP = "_mxtrt_engine"
 
-ModelLike = Union[mx.sym.Symbol, mx.gluon.HybridBlock]
+ModelLike = Union[mx.sym.Symbol, mx.gluon.Block, mx.mod.BaseModule]
 
 _ENGINES: dict[str, EngineOperator] = {}  # by key, as in the bridge's own table
 _REPORTS: dict[str, Report] = {}
@@ -181,9 +183,10 @@ def registered(key: str) -> tuple[EngineOperator, Report] | None:
 
 
 def report(model: ModelLike) -> Report:
-    """Return the report of a symbol or a block that mxtrt optimised in this process.
+    """Return the report of a symbol, block or module that mxtrt optimised in this process.
 
-    It names the engines that run now: where one has failed, the one that took its place.
+    It names the engines that run now: where one has failed, the one that took its place. Its
+    ``runtime`` says what they have done so far.
 
     Raises
     ------
@@ -192,8 +195,10 @@ def report(model: ModelLike) -> Report:
     """
     for key in _keys(model):
         if key in _REPORTS:
-            kinds = dict.fromkeys(engine.kind for engine in engines(model))
-            return replace(_REPORTS[key], engine=" and ".join(kinds))
+            parts = operators(model)
+            kinds = dict.fromkeys(part.engine.kind for part in parts)
+            runtime = Runtime(tuple(part.record.read(part.part.name) for part in parts))
+            return replace(_REPORTS[key], engine=" and ".join(kinds), runtime=runtime)
     raise BadModel("the symbol holds no engine of this process; mxtrt.optimize returns one")
 
 
@@ -233,6 +238,8 @@ def replace_engines(old: mx.sym.Symbol, new: mx.sym.Symbol) -> bool:
     Then `new` can run no more. Nodes of copies of `old`, and of graphs that hold it, run the new
     engines, too.
     """
+    for before, after in zip(operators(old), operators(new)):
+        after.record.follow(before.record)
     keys, others = _keys(old), _keys(new)
     if any(key not in _ENGINES for key in (*keys, *others)) or _form(old) != _form(new):
         return False
@@ -260,10 +267,26 @@ def _forget(key: str) -> None:
 
 
 def _keys(model: ModelLike) -> list[str]:
-    symbol = model
-    if isinstance(model, mx.gluon.HybridBlock):
-        if not model._cached_graph:
-            raise BadModel(f"the block {model.name!r} has not been called since it was hybridized")
-        symbol = model._cached_graph[1]
-    nodes = json.loads(symbol.tojson())["nodes"]
-    return [node["attrs"]["key"] for node in nodes if node["op"] == ENGINE_OP]
+    nodes = (node for s in _symbols(model) for node in json.loads(s.tojson())["nodes"])
+    return list(dict.fromkeys(node["attrs"]["key"] for node in nodes if node["op"] == ENGINE_OP))
+
+
+def _symbols(model: ModelLike) -> list[mx.sym.Symbol]:
+    """Return the graph that a model runs, or those of the blocks inside that have one."""
+    if isinstance(model, mx.sym.Symbol):
+        return [model]
+    if isinstance(model, mx.mod.BaseModule):
+        return [model.symbol]
+    if getattr(model, "_cached_graph", ()):
+        return [model._cached_graph[1]]
+    found = [symbol for child in model._children.values() for symbol in _inside(child)]
+    if not found:
+        raise BadModel(f"the block {model.name!r} has not been called since it was hybridized")
+    return found
+
+
+def _inside(block: mx.gluon.Block) -> list[mx.sym.Symbol]:
+    try:
+        return _symbols(block)
+    except BadModel:
+        return []

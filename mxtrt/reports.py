@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .options import Options
     from .partition import Partition, Subgraph
+    from .runtime_record import Runtime
 
 WIDTH = 100  # columns of the table
 MAX_NAMES = 3  # of nodes, behind a reason
@@ -81,12 +82,16 @@ class Report:
         What the caller asked for.
     engine : str
         The kind of engine that runs the parts, such as ``"onnxruntime"``.
+    runtime : Runtime or None
+        What the engines had done when `mxtrt.report` was called: calls, builds, time. A report of
+        `mxtrt.explain` has none.
     """
 
     graph: Graph
     plan: Partition
     options: Options
     engine: str
+    runtime: Runtime | None = None
 
     @property
     def parts(self) -> tuple[Subgraph, ...]:
@@ -141,8 +146,10 @@ class Report:
         return f"<mxtrt.Report: {self.headline}>"
 
     def __str__(self) -> str:
-        """Return the table, at most `WIDTH` columns wide."""
+        """Return the tables, at most `WIDTH` columns wide; that of calls once there were some."""
         sections = [[self.headline], _operator_lines(self.operators), _part_lines(self)]
+        if self.runtime is not None and self.runtime.calls:
+            sections.append([str(self.runtime)])
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def __rich__(self) -> Text:
@@ -176,6 +183,8 @@ class Report:
                 Those of the model, in the same form.
             ``options``
                 What the caller asked for.
+            ``runtime``
+                What the engines have done; see `Runtime.to_dict`. None in `mxtrt.explain`.
 
             A shape is a list, with None for an unknown size, or None when its rank is unknown.
         """
@@ -190,6 +199,7 @@ class Report:
             "inputs": list(map(_tensor_dict, self.inputs)),
             "outputs": list(map(_tensor_dict, heads)),
             "options": _plain(asdict(self.options)),
+            "runtime": None if self.runtime is None else self.runtime.to_dict(),
         }
 
     def to_json(self, indent: int | None = 2) -> str:

@@ -61,8 +61,8 @@ class FallbackEngine:
 
     Attributes
     ----------
-    origins : list
-        Those of the engine; see `TensorRTEngine`.
+    fallbacks : int
+        How many calls ONNX Runtime ran.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class FallbackEngine:
     ) -> None:
         self._engine: Engine | None = engine
         self._first_kind = engine.kind
-        self.origins: list[Any] = getattr(engine, "origins", [])
+        self.fallbacks = 0
+        self._origins: list[Any] = getattr(engine, "origins", [])
         self._source = proto, weights, options
         self._spare: Engine | None = None
         self._failures = 0
@@ -85,6 +86,11 @@ class FallbackEngine:
     def kind(self) -> str:
         """The kind of the engine that runs now."""
         return self._first_kind if self._engine is not None else onnxruntime.kind
+
+    @property
+    def origins(self) -> list[Any]:
+        """Those of the engine (see `TensorRTEngine`), and of ONNX Runtime's once it is there."""
+        return [*self._origins, *getattr(self._spare, "origins", ())]
 
     def plans(self) -> list[Any]:
         """Return what the first engine has built; see `TensorRTEngine.plans`."""
@@ -106,6 +112,7 @@ class FallbackEngine:
                     raise  # ONNX Runtime is here for arrays on the CPU
                 self._note(error)
         self._prepare().execute(inputs, outputs, stream)
+        self.fallbacks += 1
 
     def give_up(self, reason: EngineError) -> None:
         """Use ONNX Runtime from now on.

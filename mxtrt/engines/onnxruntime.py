@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import onnx
 
 from ..arrays import TYPE_FLAGS, numpy_view, return_freed_memory
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
+from ..store import Origin
 
 try:
     import onnxruntime as ort
@@ -61,12 +63,22 @@ class OnnxRuntimeEngine:
         What runs the part.
     arrays : mapping of str to array
         By name, what the session reads besides the part's inputs.
+    origin : Origin, optional
+        What making it took.
+
+    Attributes
+    ----------
+    origins : list of (None, Origin)
+        One: a session takes all sizes.
     """
 
     kind = kind
 
-    def __init__(self, session: ort.InferenceSession, arrays: Arrays) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, arrays: Arrays, origin: Origin | None = None
+    ) -> None:
         self.session = session
+        self.origins = [] if origin is None else [(None, origin)]
         names = [info.name for info in session.get_inputs()]
         self._inputs = [name for name in names if name not in arrays]
         self._weights = [
@@ -129,11 +141,13 @@ def build(
     options: Options,
 ) -> OnnxRuntimeEngine:
     """Build a session; see `Builder.build`."""
+    start = time.perf_counter()
     settings = _session_options(options.session_options)
     arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
     if all(name.startswith(RUN_SETTINGS) for name in options.session_options):
         proto, arrays = lay_out(proto, arrays, lambda model: _optimise(model, arrays))
-    return OnnxRuntimeEngine(_session(proto, arrays, settings), arrays)
+    session = _session(proto, arrays, settings)
+    return OnnxRuntimeEngine(session, arrays, Origin(False, time.perf_counter() - start, 0))
 
 
 def _session(

@@ -4,6 +4,7 @@
 ``_nvidia.py``        what the installed TensorRT can do; its logger
 ``_cuda.py``          the GPU, its memory and streams, through pycuda
 ``_network.py``       ONNX to a plan: NVIDIA's parser and builder
+``_refit.py``         other weights for a plan
 ``_stored.py``        a plan from the store, or built and put there
 ``_precision.py``     which operators stay in float32
 ``_profiles.py``      which sizes a plan is built for
@@ -18,6 +19,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +27,7 @@ import onnx
 
 from ..arrays import numpy_view
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
+from ..store import Origin
 from . import _cuda, _nvidia
 from ._background import BackgroundBuilds
 from ._execution import LoadedPlan, close_all
@@ -32,6 +35,7 @@ from ._fallback import BuildError, FallbackEngine, NotReady
 from ._network import build_plan, check_dla, refusal, refused_nodes
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
+from ._refit import refit
 from ._saved_plans import SavedPlan, load_saved, of_this_machine, save_plan
 from ._stored import stored_answer, stored_plan
 
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
 
     from .._bridge import Buffer
     from ..options import Options
-    from ..store import Origin
     from . import Engine
 
 log = logging.getLogger("mxtrt")
@@ -230,8 +233,11 @@ class TensorRTEngine:
         """Load plans onto the options' GPU, but for those of another GPU or other versions."""
         device, name = self.options.device, self._proto.graph.name
         for saved in of_this_machine(self.api, device, name, plans):
+            start = time.perf_counter()
             loaded = load_saved(name, saved, self._load, _cuda.gpu(device))
             if loaded is not None:
+                origin = Origin(True, time.perf_counter() - start, len(saved.content))
+                self.origins.append((loaded[0], origin))
                 self._plans[device] = (loaded, *self._plans.get(device, ()))[:MAX_PLANS]
 
     def execute(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
@@ -303,6 +309,9 @@ class TensorRTEngine:
         def build() -> Any:
             return build_plan(self.api, *model, profile, self.options)
 
+        def renew(plan: LoadedPlan) -> None:
+            refit(self.api, plan, *model, profile, self.options.precision)
+
         with gpu:
             _prepare_runtime(self.api, self.options)
             plan, origin = stored_plan(
@@ -313,6 +322,7 @@ class TensorRTEngine:
                 *model,
                 profile=profile,
                 options=self.options,
+                refit=renew if self.options.refit else None,
             )
         self.origins.append((profile, origin))
         kept = [(p, loaded) for p, loaded in self._plans.get(device, ()) if p is not before]
@@ -346,6 +356,8 @@ def _check_options(api: Api, options: Options) -> None:
             raise BadOption(f"tactic_sources: {api.version} has {known}, and no {name!r}{near}")
     if options.sparse_weights and not api.has_flag("SPARSE_WEIGHTS"):
         raise BadOption(f"sparse_weights: {api.version} does not look for zeros in weights")
+    if options.refit and not api.can_refit:
+        raise BadOption(f"refit needs a TensorRT with OnnxParserRefitter; this is {api.version}")
     if options.version_compatible and not api.can_be_version_compatible:
         raise BadOption(f"version_compatible needs TensorRT 8.6 or newer; this is {api.version}")
     if options.hardware_compatible and not api.can_be_hardware_compatible:

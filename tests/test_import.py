@@ -45,11 +45,13 @@ def test_public_names() -> None:
         "errors",
         "explain",
         "export_model",
+        "load",
         "optimize",
         "register_converter",
         "release",
         "report",
         "runtime",
+        "save",
     ]
     for name in mxtrt.__all__:
         assert getattr(mxtrt, name) is not None

@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 SWITCHES = (
     "strict", "allow_extra_params", "tf32", "background", "sparse_weights", "version_compatible",
-    "hardware_compatible", "progress",
+    "hardware_compatible", "progress", "refit",
 )  # fmt: skip
 """Options that are True or False."""
 
@@ -75,6 +75,8 @@ class Options:
         The only libraries that kernels may be of, under TensorRT's names.
     dla_core : int, optional
         The deep learning accelerator that runs what it can.
+    refit : bool
+        Build plans that can get other weights.
     version_compatible, hardware_compatible : bool
         Build plans that newer versions load, or newer GPUs run.
     progress : bool
@@ -106,6 +108,7 @@ class Options:
     sparse_weights: bool = False
     tactic_sources: tuple[str, ...] | None = None
     dla_core: int | None = None
+    refit: bool = False
     version_compatible: bool = False
     hardware_compatible: bool = False
     progress: bool = True

@@ -67,6 +67,7 @@ def optimize(
     sparse_weights: bool = False,
     tactic_sources: Iterable[str] | None = None,
     dla_core: int | None = None,
+    refit: bool = False,
     version_compatible: bool = False,
     hardware_compatible: bool = False,
     progress: bool = True,
@@ -133,6 +134,9 @@ def optimize(
     dla_core : int, optional
         The deep learning accelerator, as in NVIDIA's Jetson, that runs what it can; the GPU runs
         the rest. Needs ``precision="fp16"``.
+    refit : bool
+        Build plans that can get other weights: then a net of which only the weights have changed
+        takes its plan from the store and needs no build. A little slower in use; needs TensorRT 10.
     version_compatible : bool
         Build plans that newer versions of TensorRT load; needs TensorRT 8.6.
     hardware_compatible : bool
@@ -188,6 +192,7 @@ def optimize(
         sparse_weights=sparse_weights,
         tactic_sources=tactic_sources,
         dla_core=dla_core,
+        refit=refit,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         progress=progress,

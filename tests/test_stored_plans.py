@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import subprocess
@@ -14,11 +15,12 @@ from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
+import onnx
 import pytest
 from test_tensorrt import FakeGpu, convnet, exported, needs_rtx, one_node, run_engine
 
 import mxtrt
-from mxtrt.engines import _cuda, _network, _nvidia, _stored, tensorrt
+from mxtrt.engines import _cuda, _network, _nvidia, _refit, _stored, tensorrt
 from mxtrt.engines._profiles import Profile
 from mxtrt.errors import EngineError, EngineNotAvailable
 from mxtrt.operator import engines
@@ -315,6 +317,125 @@ def test_bad_plans_are_built_again(damage, rtx_on_cpu, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Loaded, "refuses", False)
     assert [origin.stored for _, origin in optimized(tmp_path).origins] == [True]
     assert not any(entry.problem for entry in Store(tmp_path).entries(verify=True))
+
+
+# -- plans that get other weights ------------------------------------------------------------------
+
+
+def refitted(folder, weights, built, loaded):
+    def build():
+        built.append(weights)
+        return b"a plan"
+
+    def load(content):
+        loaded.append(dict.fromkeys(("plan", "weights"), content))
+        return loaded[-1]
+
+    proto = one_node("Relu", [("x", 1, [2])], [("y", 1, [2])])
+    plan, origin = _stored.stored_plan(
+        build, load, FakeApi(), None, proto, weights, profile=Profile((((2, 2, 2),),)),
+        options=Options(refit=True, cache_dir=str(folder)),
+        refit=lambda plan: plan.update(weights=weights),
+    )  # fmt: skip
+    return plan, origin.stored
+
+
+def test_a_plan_of_other_weights_is_refitted_and_not_built(tmp_path):
+    built: list = []
+    loaded: list = []
+    assert refitted(tmp_path, {"w": W}, built, loaded) == (
+        {"plan": b"a plan", "weights": b"a plan"},
+        False,
+    )
+    plan, stored = refitted(tmp_path, {"w": W + 1}, built, loaded)
+    assert stored
+    assert plan["weights"]["w"][0] == 1, "what is stored has other weights"
+    plan, stored = refitted(tmp_path, {"w": W}, built, loaded)
+    assert plan["weights"]["w"][0] == 0, "nobody knows which weights the stored one has"
+    assert len(built) == 1
+
+
+def test_a_plan_that_cannot_be_refitted_is_built(tmp_path, caplog):
+    built: list = []
+    refitted(tmp_path, {"w": W}, built, [])
+
+    def fails(plan):
+        raise EngineError("TensorRT cannot replace the weights: a reason")
+
+    proto = one_node("Relu", [("x", 1, [2])], [("y", 1, [2])])
+    plan, origin = _stored.stored_plan(
+        lambda: built.append(1) or b"another", bytes, FakeApi(), None, proto, {"w": W + 1},
+        profile=Profile((((2, 2, 2),),)), options=Options(refit=True, cache_dir=str(tmp_path)),
+        refit=fails,
+    )  # fmt: skip
+    assert (plan, origin.stored, len(built)) == (b"another", False, 2)
+    assert "is built again, because TensorRT cannot replace the weights: a reason" in caplog.text
+
+
+class FakeRefitter:
+    """What TensorRT 10 and newer have to replace weights, on the memory of this machine."""
+
+    made: list = []  # noqa: RUF012
+    num_errors = 0
+
+    def __init__(self, target, logger):
+        self.target, self.seen = target, {}
+        self.made.append(self)
+
+    def load_model_proto(self, content):
+        self.model = onnx.ModelProto.FromString(content)
+        return True
+
+    def load_initializer(self, name, address, nbytes):
+        self.seen[name] = ctypes.string_at(address, nbytes)
+        return True
+
+    def refit_model_proto(self):
+        return True
+
+    def refit_cuda_engine(self):
+        return self.target != "broken"
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_a_refitter_gets(precision, monkeypatch):
+    api = _nvidia.api("tensorrt_rtx")
+    fakes = {"Refitter": FakeRefitter, "OnnxParserRefitter": FakeRefitter}
+    monkeypatch.setattr(api, "module", SimpleNamespace(**{**vars(api.module), **fakes}))
+    monkeypatch.setattr(FakeRefitter, "made", [])
+    net, args, aux = convnet()
+    proto, weights, _ = exported(net, (args, aux), {"data": (None, 3, 16, 16)})
+    views = {name: array.asnumpy() + 1 for name, array in weights.items()}
+    profile = Profile((((1, 2, 4), (3, 3, 3), (16, 16, 16), (16, 16, 16)),))
+
+    def refit(engine="an engine"):
+        _refit.refit(api, SimpleNamespace(engine=engine), proto, views, profile, precision)
+        return FakeRefitter.made[-2:]
+
+    refitter, parser = refit()
+    assert (refitter.target, parser.target) == ("an engine", refitter)
+    low = precision == "fp16"
+    weight = views["conv_weight"].astype("float16" if low else "float32")
+    assert parser.seen["conv_weight/fp16" if low else "conv_weight"] == weight.tobytes()
+    assert parser.seen["bn_gamma"] == views["bn_gamma"].tobytes()
+    assert {t.name for t in parser.model.graph.initializer} >= set(parser.seen)
+    with pytest.raises(EngineError, match="TensorRT-RTX cannot replace the weights: "):
+        refit("broken")
+    monkeypatch.setattr(FakeRefitter, "load_initializer", lambda *_: False)
+    with pytest.raises(EngineError, match="cannot replace the weights: its parser refuses"):
+        refit()
+
+
+def test_without_refit_other_weights_are_another_plan(tmp_path):
+    built: list = []
+    for add in (0, 1):
+        _stored.stored_plan(
+            lambda: built.append(1) or b"plan", bytes, FakeApi(), None,
+            one_node("Relu", [("x", 1, [2])], [("y", 1, [2])]), {"w": W + add},
+            profile=Profile((((2, 2, 2),),)), options=Options(cache_dir=str(tmp_path)),
+        )  # fmt: skip
+    assert len(built) == 2
 
 
 # -- timing caches ---------------------------------------------------------------------------------

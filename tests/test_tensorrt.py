@@ -198,6 +198,7 @@ def old_api(builder=None) -> _nvidia.Api:
     [
         ({"version_compatible": True}, "version_compatible needs TensorRT 8.6 or newer; this is"),
         ({"hardware_compatible": True}, "hardware_compatible needs TensorRT 8.6 or newer"),
+        ({"refit": True}, "refit needs a TensorRT with OnnxParserRefitter; this is TensorRT 8.5"),
         ({"sparse_weights": True}, "sparse_weights: TensorRT 8.5 does not look for zeros"),
         ({"tactic_sources": ["cudn"]}, "has CUBLAS, CUBLAS_LT, CUDNN, and no 'CUDN'; did you mean"),
         ({"precision": "bf16"}, "precision='bf16': TensorRT 8.5 has 'fp32', 'fp16'"),
@@ -276,6 +277,7 @@ FLAGS = {
     ("--sparse-weights",): {"sparse_weights": True},
     ("--tactic-sources", "CUDNN, CUBLAS"): {"tactic_sources": ["CUDNN", "CUBLAS"]},
     ("--dla-core", "1"): {"dla_core": 1},
+    ("--refit",): {"refit": True},
     ("--version-compatible",): {"version_compatible": True},
     ("--hardware-compatible",): {"hardware_compatible": True},
     ("--no-progress",): {"progress": False},

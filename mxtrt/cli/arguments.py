@@ -162,7 +162,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, text: str | None) -> int 
 _TENSORRT_NAMES = frozenset(
     {"precision", "tf32", "workspace", "optimization_level", "timing_cache", "device",
      "sparse_weights", "tactic_sources", "dla_core", "version_compatible", "hardware_compatible",
-     "progress", "cuda_graph", "contexts", "background"}
+     "refit", "progress", "cuda_graph", "contexts", "background"}
 )  # fmt: skip
 _PLAN_OPTIONS: tuple[Option, ...] = (
     click.option(
@@ -210,6 +210,12 @@ _PLAN_OPTIONS: tuple[Option, ...] = (
         metavar="N",
         type=int,
         help="The deep learning accelerator that runs what it can; needs --precision fp16.",
+    ),
+    click.option(
+        "--refit",
+        is_flag=True,
+        default=None,
+        help="Build plans that can get other weights.",
     ),
     click.option(
         "--version-compatible",

@@ -93,7 +93,7 @@ def refused_nodes(
     precision : str
         The option.
     """
-    sized = proto if profile is None else _with_sizes(proto, profile)
+    sized = proto if profile is None else with_sizes(proto, profile)
     with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
         try:
             parse(api, sized, _zeros(sized), precision)
@@ -180,7 +180,7 @@ def build_plan(
     what = f"{api.title} builds {proto.graph.name} ({options.precision})"
     shown = building(api.logger, what, show=options.progress)
     with api.lock, shown as watch, api.logger.collecting() as messages:
-        sized = _with_sizes(proto, profile)
+        sized = with_sizes(proto, profile)
         if hasattr(api.module.OnnxParser, "load_initializer"):
             # it reads them until the plan is built, and MXNet may move a weight when it runs the
             # original model on another thread
@@ -220,31 +220,48 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     """
     definition = api.builder().create_network(api.network_flags)
     parser = api.module.OnnxParser(definition, api.logger)
-    model, normalisations = decomposed(proto, parser.supports_operator)
-    network = Network(definition, parser, float32_nodes(model, normalisations))
+    model, weights, float32 = for_parser(api, parser, proto, weights, precision)
+    network = Network(definition, parser, float32)
     network.has_float16 = TensorProto.FLOAT16 in _types(proto)
-    if api.strongly_typed and precision != "fp32":
-        model, weights = strongly_typed(model, weights, precision)
-    if hasattr(parser, "load_initializer"):
-        network.weights = {n: np.ascontiguousarray(array) for n, array in weights.items()}
-        ok = _parse_in_memory(parser, model, network.weights)
-    elif sum(array.nbytes for array in weights.values()) <= EMBEDDED:
-        ok = parser.parse(_embedded(model, weights).SerializeToString())
-    else:
-        ok = _parse_files(parser, model, weights)
-    if not ok:
-        raise ParseError(f"{api.title}: {_first_error(parser)}", _at_fault(api, parser, model))
+    network.weights = weights
+    if not feed(parser, model, weights):
+        raise ParseError(f"{api.title}: {first_error(parser)}", _at_fault(api, parser, model))
     return network
 
 
-def _parse_in_memory(parser: Any, model: onnx.ModelProto, weights: Weights) -> bool:
+def for_parser(
+    api: Api, parser: Any, proto: onnx.ModelProto, weights: Weights, precision: str
+) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
+    """Return a model as this version reads it, its weights, and the nodes that keep float32."""
+    model, normalisations = decomposed(proto, parser.supports_operator)
+    float32 = float32_nodes(model, normalisations)
+    if api.strongly_typed and precision != "fp32":
+        model, weights = strongly_typed(model, weights, precision)
+    return model, {n: np.ascontiguousarray(array) for n, array in weights.items()}, float32
+
+
+def feed(parser: Any, model: onnx.ModelProto, weights: Weights, *, refits: bool = False) -> bool:
+    """Hand a model and its weights to a parser, or to one that refits; return what it answers.
+
+    Where the parser reads weights in memory, they have to stay until the network is built.
+    """
+    if hasattr(parser, "load_initializer"):
+        finish = parser.refit_model_proto if refits else parser.parse_model_proto
+        return _load(parser, model, weights) and bool(finish())
+    take = parser.refit_from_bytes if refits else parser.parse
+    if sum(array.nbytes for array in weights.values()) <= EMBEDDED:
+        return bool(take(_embedded(model, weights).SerializeToString()))
+    return _with_files(take, model, weights)
+
+
+def _load(parser: Any, model: onnx.ModelProto, weights: Weights) -> bool:
     if not parser.load_model_proto(model.SerializeToString()):
         return False
     names = {tensor.name for tensor in model.graph.initializer}
     for name, array in weights.items():
         if name in names and not parser.load_initializer(name, array.ctypes.data, array.nbytes):
             return False
-    return bool(parser.parse_model_proto())
+    return True
 
 
 def _embedded(proto: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
@@ -258,8 +275,8 @@ def _embedded(proto: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
     return model
 
 
-def _parse_files(parser: Any, proto: onnx.ModelProto, weights: Weights) -> bool:
-    """Parse with the weights in a file, which the parser reads at once."""
+def _with_files(take: Any, proto: onnx.ModelProto, weights: Weights) -> bool:
+    """Call a parser with the weights in a file, which it reads at once."""
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     with tempfile.TemporaryDirectory(prefix="mxtrt-") as folder:
@@ -268,9 +285,9 @@ def _parse_files(parser: Any, proto: onnx.ModelProto, weights: Weights) -> bool:
                 if tensor.name in weights:
                     file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT)
                     _point_to_file(tensor, file.tell(), weights[tensor.name].nbytes)
-                    np.ascontiguousarray(weights[tensor.name]).tofile(file)
+                    weights[tensor.name].tofile(file)
         path = os.path.join(folder, "model.onnx")
-        return bool(parser.parse(model.SerializeToString(), path))
+        return bool(take(model.SerializeToString(), path))
 
 
 def _point_to_file(tensor: TensorProto, offset: int, length: int) -> None:
@@ -279,7 +296,7 @@ def _point_to_file(tensor: TensorProto, offset: int, length: int) -> None:
         tensor.external_data.add(key=key, value=str(value))
 
 
-def _first_error(parser: Any) -> str:
+def first_error(parser: Any) -> str:
     if not parser.num_errors:
         return "its parser refuses the model and gives no reason"
     return sentence(parser.get_error(0).desc())
@@ -300,7 +317,7 @@ def _at_fault(api: Api, parser: Any, model: onnx.ModelProto) -> dict[str, str]:
 # -- sizes -------------------------------------------------------------------------------------
 
 
-def _with_sizes(proto: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
+def with_sizes(proto: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
     """Return the model with the sizes of a profile: fixed ones as numbers."""
     model = onnx.ModelProto()
     model.CopyFrom(proto)
@@ -369,6 +386,8 @@ def _configure_machine(api: Api, builder: Any, config: Any, options: Options) ->
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if options.refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:

@@ -80,6 +80,11 @@ class Api:
         )
 
     @property
+    def can_refit(self) -> bool:
+        """Whether a plan can get the weights of another ONNX model."""
+        return self.has_flag("REFIT") and hasattr(self.module, "OnnxParserRefitter")
+
+    @property
     def tactic_sources(self) -> tuple[str, ...]:
         """The libraries of kernels that a build may choose from."""
         return tuple(self.module.TacticSource.__members__)

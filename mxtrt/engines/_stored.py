@@ -65,6 +65,7 @@ def stored_plan(
     profile: Profile,
     options: Options,
     targets: Sequence[str] = (),
+    refit: Callable[[T], None] | None = None,
 ) -> tuple[T, Origin]:
     """Load a plan from the store, or build it and put it there.
 
@@ -80,6 +81,8 @@ def stored_plan(
         The current GPU; None where `targets` say for which ones the plan is built.
     proto, weights, profile, options, targets
         What the plan is of; see `build_plan`.
+    refit : callable, optional
+        Puts the weights into a plan that was stored with others; then plans of all weights are one.
 
     Returns
     -------
@@ -101,6 +104,19 @@ def stored_plan(
         return load(plan), origin
     machine = machine_facts(api, None if targets else gpu)
     model = model_facts(proto, weights)
+    key_facts = model if refit is None else {**model, "weights": "any"}
+    built: list[bool] = []
+
+    def build_now() -> Any:
+        built.append(True)
+        return _build_with_timings(build, api, store, {"kind": "timing", **machine}, options)
+
+    def load_right(content: Any) -> T:
+        plan = load(content)
+        if refit is not None and not built:
+            refit(plan)
+        return plan
+
     key = {
         "kind": "plan",
         **machine,
@@ -109,12 +125,12 @@ def stored_plan(
         "profile": profile.inputs,
         "options": relevant_options(options),
         "targets": list(targets),
-        **model,
+        **key_facts,
     }
     return store.get(
         key,
-        lambda: _build_with_timings(build, api, store, {"kind": "timing", **machine}, options),
-        load,
+        build_now,
+        load_right,
         what=proto.graph.name,
         # weights that changed while the plan was built would belong to another key
         is_right=lambda: model_facts(proto, weights) == model,

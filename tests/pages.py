@@ -9,7 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +74,16 @@ def run(command: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@cache
+def demo() -> tuple[Path, str]:
+    """Return a folder with the demo's checkpoint in it, and what the demo printed."""
+    folder = Path(_folder.name)
+    return folder, run(f"{DEMO} --keep digits", folder)
+
+
+_folder = tempfile.TemporaryDirectory(prefix="mxtrt-pages-")
 
 
 def run_python(name: str, text: str) -> None:

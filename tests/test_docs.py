@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import DEMO, ROOT, blocks, run, run_commands, run_python
+from pages import ROOT, blocks, demo, run_commands, run_python
 
 import mxtrt
 from mxtrt import errors
@@ -25,18 +25,10 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glo
 NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the demo's checkpoint in it."""
-    folder = tmp_path_factory.mktemp("docs")
-    run(f"{DEMO} --keep digits", folder)
-    return folder
-
-
 @pytest.fixture
-def folder(checkpoint: Path, tmp_path: Path) -> Path:
-    """Return a copy of it."""
-    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the demo's checkpoint in it."""
+    shutil.copytree(demo()[0], tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -301,3 +301,19 @@ def test_the_peak_of_memory(tmp_path: Path) -> None:
     for model, found in results.items():
         assert found["peak / weights"] <= 2.2, model
         assert found["held / weights"] <= 1.2, model
+
+
+def test_what_cannot_be_laid_out_runs_in_one_piece(monkeypatch):
+    def fails(proto, weights, optimise):
+        raise mxtrt.errors.EngineError("no such kernel")
+
+    monkeypatch.setattr(onnxruntime, "lay_out", fails)
+    net = mx.sym.tanh(mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=4, name="c"))
+    rng = np.random.default_rng(0)
+    args = {n: mx.nd.array(rng.normal(size=s)) for n, s in
+            {"c_weight": (4, 3, 3, 3), "c_bias": (4,)}.items()}  # fmt: skip
+    data = mx.nd.array(rng.normal(size=(1, 3, 8, 8)))
+    optimized, _ = mxtrt.optimize(net, args, engine="onnxruntime", strict=True)
+    have = optimized.bind(mx.cpu(), {"data": data}, grad_req="null").forward()[0].asnumpy()
+    want = net.bind(mx.cpu(), {"data": data, **args}, grad_req="null").forward()[0].asnumpy()
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)

@@ -8,6 +8,7 @@ afterwards.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import threading
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from .._bridge import Buffer
     from ..options import Options
+
+log = logging.getLogger("mxtrt")
 
 kind = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]
@@ -141,12 +144,16 @@ def build(
     options: Options,
 ) -> OnnxRuntimeEngine:
     """Build a session; see `Builder.build`."""
-    start = time.perf_counter()
-    settings = _session_options(options.session_options)
+    start, given = time.perf_counter(), options.session_options
     arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
-    if all(name.startswith(RUN_SETTINGS) for name in options.session_options):
-        proto, arrays = lay_out(proto, arrays, lambda model: _optimise(model, arrays))
-    session = _session(proto, arrays, settings)
+    session = None
+    if all(name.startswith(RUN_SETTINGS) for name in given):
+        try:
+            laid_out = lay_out(proto, arrays, lambda model: _optimise(model, arrays))
+            session, arrays = _session(*laid_out, _session_options(given)), laid_out[1]
+        except EngineError as error:  # in one piece it needs more memory for a moment
+            log.info("%s is not laid out piece by piece: %s", proto.graph.name, error)
+    session = session or _session(proto, arrays, _session_options(given))
     return OnnxRuntimeEngine(session, arrays, Origin(False, time.perf_counter() - start, 0))
 
 

@@ -83,10 +83,18 @@ def run(case: Case, folder: Path) -> str | None:
     try:
         found = outputs(path, feeds)
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
-        return None if case.no_kernel else f"{case}: {error}"
+        return None if case.no_kernel or may_lack_a_kernel(case) else f"{case}: {error}"
     if case.no_kernel:
         return f"{case}: ONNX Runtime has a kernel now"
     return difference(case, found, expected)
+
+
+def may_lack_a_kernel(case: Case) -> bool:
+    """Say whether older versions of ONNX Runtime, as for Python 3.10, lack what a case needs."""
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24):
+        return False
+    types = {array.dtype.name for array in case.arrays} | {str(case.attrs.get("dtype"))}
+    return bool(types & {"int8", "uint8"}) or (case.op in {"cos", "tan"} and "float64" in types)
 
 
 def outputs(path: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -134,10 +134,15 @@ def _matmul(
     onnx: OnnxModel, a: Value, b: Value, transpose_a: bool, transpose_b: bool, axis: int
 ) -> str:
     """Multiply matrices whose rows lie along `axis` and whose columns lie along the last."""
+    in_place = axis == -2 or axis == known_rank(a) - 2
+    if in_place and a.dtype == "float64" and (transpose_a or transpose_b):
+        # ONNX Runtime 1.23 fuses Transpose and MatMul into what it has for float32 only
+        left_axes, right_axes = "ji" if transpose_a else "ij", "kj" if transpose_b else "jk"
+        return onnx.op("Einsum", a, b, equation=f"...{left_axes},...{right_axes}->...ik")
     left = _rows_in_place(onnx, a, axis, transpose_a)
     right = _rows_in_place(onnx, b, axis, transpose_b)
     product = onnx.op("MatMul", left, right)
-    if axis == -2 or axis == known_rank(a) - 2:
+    if in_place:
         return product
     return onnx.op("Transpose", product, perm=_swapped(known_rank(a), axis, -2))
 

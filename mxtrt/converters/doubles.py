@@ -7,7 +7,7 @@ float32's result, whose error of about 1e-7 one step of Newton's method squares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import factorial
+from math import factorial, pi
 from typing import Callable
 
 import numpy as np
@@ -131,7 +131,9 @@ _FORMULAS: dict[str, Callable[[OnnxModel, Operand], str]] = {
 
 def _turned(onnx: OnnxModel, angle: str, sine: Operand, cosine: Operand) -> str:
     """Return the angle of a sine and a cosine that is near `angle`: the rest is its own sine."""
-    across = onnx.op("Mul", sine, onnx.op("Cos", angle))
+    # ONNX Runtime 1.23 has Sin of float64 and no Cos
+    cosine_of = onnx.op("Sin", onnx.op("Add", angle, _number(onnx, pi / 2)))
+    across = onnx.op("Mul", sine, cosine_of)
     along = onnx.op("Mul", cosine, onnx.op("Sin", angle))
     return onnx.op("Add", angle, onnx.op("Sub", across, along))
 

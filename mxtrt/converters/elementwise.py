@@ -143,9 +143,18 @@ def _one_operator(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: 
     return onnx.op(op_type, a, b)
 
 
-_add, _sub, _mul, _div, _max, _min, _pow = (
-    partial(_one_operator, op_type) for op_type in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+def extreme(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    """Add ``Max`` or ``Min``; of 8 bits in int32, as ONNX Runtime 1.23 has no kernel for those."""
+    if dtype not in {"int8", "uint8"}:
+        return onnx.op(op_type, a, b)
+    wide = (onnx.cast(operand, "int32") for operand in (a, b))
+    return onnx.cast(onnx.op(op_type, *wide), dtype)
+
+
+_add, _sub, _mul, _div, _pow = (
+    partial(_one_operator, op_type) for op_type in ("Add", "Sub", "Mul", "Div", "Pow")
 )
+_max, _min = (partial(extreme, op_type) for op_type in ("Max", "Min"))
 
 binary("elemwise_add", "broadcast_add", "_grad_add", scalar="_plus_scalar")(_add)
 binary("elemwise_sub", "broadcast_sub", scalar="_minus_scalar", reverse_scalar="_rminus_scalar")(

@@ -16,7 +16,7 @@ from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import doubles
-from .elementwise import FLOATS, as_float, cut_off, from_float, single
+from .elementwise import FLOATS, as_float, cut_off, extreme, from_float, single
 
 FUNCTIONS = {
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "sigmoid": "Sigmoid",
@@ -49,7 +49,7 @@ def relu(onnx: OnnxModel, x: Value) -> str:
     """``relu`` -> ``Relu``; ``Max`` for integers, not all of which ``Relu`` takes."""
     if x.dtype in FLOATS:
         return onnx.op("Relu", x)
-    return onnx.op("Max", x, onnx.constant(0, x.dtype))
+    return extreme("Max", onnx, x, onnx.constant(0, x.dtype), x.dtype)
 
 
 @converts("abs")

@@ -29,11 +29,12 @@ def load() -> None:
     with _lock:
         if _loaded:
             return
-        from mxtrt import missing_shapes
+        from mxtrt import forks, missing_shapes
 
         _load_operators()
         _bridge.attach(str(_PATH))
         missing_shapes.guard()
+        forks.connect()
         _loaded = True
 
 

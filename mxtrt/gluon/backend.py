@@ -29,6 +29,7 @@ from mxnet.symbol import Symbol
 
 from .. import _bridge, _library
 from ..errors import InferenceOnly
+from ..forks import calls
 
 if TYPE_CHECKING:
     from mxnet.gluon.parameter import Parameter
@@ -333,7 +334,7 @@ def _call_cached_op(method: Callable[..., Any], net: HybridBlock, *args: Any) ->
             if net._cached_op is None:
                 net._build_cache(*args)
         hybridized = net._mxtrt
-    with hybridized.calling:
+    with calls, hybridized.calling:
         return method(net, *args)
 
 

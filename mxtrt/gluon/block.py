@@ -15,6 +15,7 @@ from mxnet.gluon.block import _flatten, _gather_type_ctx_info, _regroup
 from mxnet.gluon.parameter import Parameter
 
 from ..errors import BadOption, BadParams
+from ..forks import calls
 from ..operator import engines
 from ..options import Options
 from .backend import composed, refuse_training
@@ -106,7 +107,7 @@ class OptimizedBlock(HybridBlock):  # type: ignore[misc]
         refuse_training()
         self._refresh()
         # the lock is for MXNet, which infers shapes without one; a call only queues the work
-        with self._lock, context or mx.current_context():
+        with calls, self._lock, context or mx.current_context():
             return self._call_cached_op(x, *args)
 
     def hybrid_forward(self, F: Any, x: Any, *args: Any, **params: Any) -> Any:

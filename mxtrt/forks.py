@@ -1,0 +1,101 @@
+"""Forks, and the end of the process, while MXNet has work queued that engines run.
+
+Before a fork MXNet waits for its threads. Those that run an engine need the interpreter's lock,
+which the forking thread holds: both would wait for ever. So the work is finished before, and other
+threads begin no call meanwhile; nor do they hold a lock then that the child could not open.
+
+At the end of the process what is queued can run no more, as in MXNet itself; it fails here, where
+nobody is told of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+import mxnet as mx
+
+from . import _bridge
+
+PATIENCE = 30.0  # seconds to wait for calls of other threads, which may be building an engine
+GLANCE = 0.0005  # seconds between looks
+
+_inside: set[int] = set()  # threads that are handing work to MXNet
+_stopping: int | None = None  # the thread for which the others wait
+
+
+class _Calls:
+    """A context in which a thread hands work with engines to MXNet."""
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        _inside.add(me)
+        while _stopping is not None and _stopping != me:
+            _inside.discard(me)
+            time.sleep(GLANCE)
+            _inside.add(me)
+
+    def __exit__(self, *_: object) -> None:
+        _inside.discard(threading.get_ident())
+
+
+calls = _Calls()
+
+
+def connect() -> None:
+    """Look after forks and the exit; call it once."""
+    os.register_at_fork(before=_before, after_in_parent=_go_on, after_in_child=_in_child)
+    atexit.register(_at_exit)
+    mx.executor.Executor.forward = _as_call(mx.executor.Executor.forward)
+
+
+def _as_call(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with calls:
+            return method(*args, **kwargs)
+
+    return call
+
+
+def _before() -> None:
+    if _bridge.registered():
+        _hold_others()
+        _finish()
+
+
+def _hold_others() -> None:
+    global _stopping
+    me = _stopping = threading.get_ident()
+    end = time.monotonic() + PATIENCE
+    while _inside - {me} and time.monotonic() < end:
+        time.sleep(GLANCE)
+
+
+def _finish() -> None:
+    with suppress(mx.MXNetError):  # whoever reads the output that failed is told
+        mx.nd.waitall()
+
+
+def _go_on() -> None:
+    global _stopping
+    _stopping = None
+
+
+def _in_child() -> None:
+    _inside.clear()
+    _go_on()
+
+
+def _at_exit() -> None:
+    global _stopping
+    if _bridge.registered():
+        _stopping = threading.get_ident()
+        _bridge.detach()
+        _finish()

@@ -1,8 +1,14 @@
 # make demo, make test: each makes .venv when it is missing and installs what it needs.
-# PYTHON=python3.11 make test  uses another Python.
+# make test PYTHON=python3.13  uses another Python, in .venv-3.13.
 
 PYTHON ?= python3
-VENV   ?= .venv
+ifndef VENV
+ifeq ($(PYTHON),python3)
+VENV   := .venv
+else
+VENV   := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+endif
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
 STAMP   = $(VENV)/.installed
@@ -12,7 +18,7 @@ JOBS   ?= auto
 NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt $(wildcard mxtrt/*.pyx) \
           $(wildcard csrc/*)
 
-.PHONY: help demo test check lint types cython cpp pytest slow docs wheel install format clean
+.PHONY: help demo test ci check lint types cython cpp pytest slow docs wheel install format clean
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -20,7 +26,10 @@ help:  ## Show these lines
 demo: $(STAMP)  ## Train a small net on handwritten digits, optimise it, compare both
 	$(BIN)/python examples/digits/demo.py
 
-test: check docs pytest wheel  ## Everything that .ci/run runs: lint, types, docs, tests, the wheel
+test: check docs pytest wheel  ## All checks with one Python: lint, types, docs, tests, the wheel
+
+ci:  ## What has to pass before a change lands: test, on two Pythons and two NumPys
+	.ci/run
 
 check: lint types cython cpp
 
@@ -56,8 +65,8 @@ format: $(STAMP)  ## Rewrite the sources as lint and cpp want them
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i csrc/*.cc csrc/*.h
 
-clean:  ## Remove .venv and everything that was built
-	rm -rf $(VENV) build dist *.egg-info mxtrt/*.so
+clean:  ## Remove .venv* and everything that was built
+	rm -rf .venv .venv-* $(VENV) build dist *.egg-info mxtrt/*.so
 
 $(BIN)/python:
 	$(PYTHON) scripts/check_system.py

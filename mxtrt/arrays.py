@@ -35,9 +35,9 @@ def numpy_view(array: mx.nd.NDArray | np.ndarray[Any, Any]) -> np.ndarray[Any, A
     nbytes = int(np.prod(array.shape, dtype=np.int64)) * dtype.itemsize
     if not nbytes:
         return np.empty(array.shape, dtype)
-    memory = (ctypes.c_char * nbytes).from_address(address)
-    memory._owner = array  # type: ignore[attr-defined]
-    view: np.ndarray[Any, Any] = np.frombuffer(memory, dtype)  # type: ignore[call-overload]
+    memory: Any = (ctypes.c_char * nbytes).from_address(address)
+    memory._owner = array
+    view: np.ndarray[Any, Any] = np.frombuffer(memory, dtype)
     view = view.reshape(array.shape)
     view.flags.writeable = False
     return view

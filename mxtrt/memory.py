@@ -71,9 +71,9 @@ class Memory:
         """Return the memory on the CPU as an array; writing to it writes to the array's owner."""
         if not self.nbytes:
             return np.empty(self.shape, self.type_name)
-        memory = (ctypes.c_char * self.nbytes).from_address(self.address)
-        memory._owner = self.owner  # type: ignore[attr-defined]
-        view: Array = np.frombuffer(memory, self.type_name)  # type: ignore[call-overload]
+        memory: Any = (ctypes.c_char * self.nbytes).from_address(self.address)
+        memory._owner = self.owner
+        view: Array = np.frombuffer(memory, self.type_name)
         return view.reshape(self.shape)
 
 
@@ -144,7 +144,7 @@ def _is_mxnet(array: Any) -> bool:
 def _type_name(dtype: np.dtype[Any], name: str) -> str:
     if dtype.name not in TYPE_FLAGS or not dtype.isnative:
         raise BadOption(f"{name!r} is {dtype}; engines read {', '.join(TYPE_FLAGS)}")
-    return dtype.name
+    return str(dtype.name)
 
 
 def _require_c_order(

@@ -116,7 +116,7 @@ def _write_beside(file: BinaryIO, tensor: TensorProto, array: mx.nd.NDArray, loc
 
 
 def _size(array: mx.nd.NDArray) -> int:
-    return int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize
+    return int(np.prod(array.shape, dtype=np.int64) * np.dtype(array.dtype).itemsize)
 
 
 def _bytes(array: mx.nd.NDArray) -> Any:

@@ -372,7 +372,7 @@ class Unrolled(gluon.HybridBlock):
         self.cell, self.layout = cell, layout
         self.register_child(cell)
 
-    def hybrid_forward(self, F: Any, x: Any) -> Any:  # noqa: N803
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         outputs, _ = self.cell.unroll(3, x, layout=self.layout, merge_outputs=True)
         return outputs
 

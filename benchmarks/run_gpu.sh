@@ -61,7 +61,7 @@ run_tests() {
   pytest=(python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -m gpu -v --tb=short
     --durations=10)
   step tests "$test_limit" env MXTRT_CACHE_DIR=off \
-    "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py
+    "${pytest[@]}" test_tensorrt_gpu.py test_runtime_gpu.py test_stored_plans.py test_two_gpus.py
   tail -n 1 "$out/tests.txt" | tee -a "$out/summary.txt"
   if [ -n "${MXNET_GPU_LIBRARY:-}" ]; then  # libmxnet.so of a CUDA build, used in place of the CPU build's
     step mxnet_gpu_tests 90 env MXTRT_CACHE_DIR=off MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \

@@ -30,13 +30,20 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[], None]
         Says that one of `total` steps is done.
     """
     from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..engines._progress import shared
 
     console = Console(stderr=True)
-    columns = *Progress.get_default_columns(), TimeElapsedColumn()
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),  # a model's name may have brackets
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     task = bar.add_task(what, total=total)
     timer = threading.Timer(PATIENCE, bar.start)
     timer.start()

@@ -120,6 +120,10 @@ class EnginesFile:
             raise self._changed()
         return np.frombuffer(self._content, kind, count, piece["start"]).reshape(shape)
 
+    def let_go(self) -> None:
+        """Let the system take back the memory of what was read; the file brings it again."""
+        self._content.madvise(mmap.MADV_DONTNEED)
+
     def check_again(self) -> None:
         """Raise BadModel if somebody has written into the file since it was opened."""
         if self._content.size() != len(self._content):  # to read past its end would be fatal

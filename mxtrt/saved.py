@@ -303,6 +303,7 @@ def load_engines(path: str, options: Mapping[str, Any] | None = None) -> None:
             (part, _build(file, part, builders[part["model"]], reports[part["model"]]))
             for part in wanted
         ]
+        file.let_go()
         for part, engine in built:
             register_as(part["key"], engine, reports[part["model"]])
 

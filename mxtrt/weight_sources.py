@@ -7,6 +7,7 @@ the parameter file they came from, from the block that has them, or from a tempo
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import weakref
@@ -44,22 +45,36 @@ def in_memory(arrays: Mapping[str, Any], names: Mapping[str, str] | None = None)
 
 def in_temporary_file(arrays: Mapping[str, mx.nd.NDArray], names: Mapping[str, str]) -> Source:
     """Write the arrays into a file without a name, which goes with the source."""
-    views = {name: numpy_view(array) for name, array in arrays.items()}
-    places = {}
     try:
-        with tempfile.TemporaryFile(prefix="mxtrt-", dir=_temporary_folder()) as file:
-            for name, view in views.items():
-                places[name] = view.shape, view.dtype, file.seek(-file.tell() % ALIGNMENT, 1)
-                file.write(view.reshape(-1).view(np.uint8).data)
-            size = file.truncate()
-            # the mapping keeps the file when its descriptor is closed
-            content = np.memmap(file, np.uint8, "r", shape=(size,)) if size else np.empty(0, "u1")
+        return _TemporaryFile({name: numpy_view(array) for name, array in arrays.items()})
     except OSError as error:
         return _gone(f"they could not be put into a temporary file ({error.strerror or error})")
-    return lambda: {
-        name: content[start : start + _nbytes(shape, dtype)].view(dtype).reshape(shape)
-        for name, (shape, dtype, start) in places.items()
-    }
+
+
+class _TemporaryFile:
+    """Arrays in a file without a name; it is mapped into memory only while they are read."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._places = {}
+        with tempfile.TemporaryFile(prefix="mxtrt-", dir=_temporary_folder()) as file:
+            for name, array in arrays.items():
+                start = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
+                self._places[name] = array.dtype, array.shape, start
+                file.write(array.reshape(-1).view(np.uint8).data)
+            self._size = file.truncate()
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+
+    def __call__(self) -> Mapping[str, Array]:
+        size = self._size  # of nothing there is no mapping
+        content = mmap.mmap(self._file, size, access=mmap.ACCESS_READ) if size else b""
+        return {name: _array(content, *place) for name, place in self._places.items()}
+
+
+def _array(content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> Array:
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.frombuffer(content, dtype, int(np.prod(shape, dtype=np.int64)), start).reshape(shape)
 
 
 def in_params_file(path: str | os.PathLike[str]) -> Keep:
@@ -126,7 +141,3 @@ def _temporary_folder() -> str | None:
     if any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")):
         return None
     return "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else None
-
-
-def _nbytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

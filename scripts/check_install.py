@@ -1,4 +1,4 @@
-"""Optimises a small net with the installed mxtrt and compares the outputs."""
+"""Optimises a small net with the installed mxtrt, compares the outputs, and saves it here."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def main() -> None:
         expected = net.bind(mx.cpu(), {"data": data, **params}).forward()[0].asnumpy()
         result = optimized.bind(mx.cpu(), {"data": data, **remaining}).forward()[0].asnumpy()
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    mxtrt.save("net", optimized, remaining)
+    np.save("data.npy", data.asnumpy())
     print(f"mxtrt {mxtrt.__version__} from {mxtrt.__file__}: outputs agree")
 
 

@@ -53,7 +53,7 @@ run_tests() {
     (
       export CUDA_VISIBLE_DEVICES=1
       step resnet_builds "$bench_limit" "${resnet[@]}" --build-only
-      [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort_builds 150 "${ort[@]}" --batch 1,128
+      step more_builds "$more_limit" "${more[@]}" --build-only
     ) &
   fi
 
@@ -70,7 +70,7 @@ run_tests() {
   fi
 
   cd "$root/benchmarks"
-  [ "$gpus" -gt 1 ] && step more_builds "$more_limit" "${more[@]}" --build-only
+  [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort_builds 120 "${ort[@]}" --batch 1,128
   wait
 }
 

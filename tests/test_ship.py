@@ -22,6 +22,7 @@ import pytest
 
 import mxtrt
 from mxtrt import engines_file, errors, operator, saved, weight_sources
+from mxtrt.engines import _saved_plans
 from mxtrt.engines._saved_plans import SavedPlan
 from mxtrt.engines_file import EnginesFile, Writer
 
@@ -689,6 +690,42 @@ def test_plans_go_with_the_files(
     forget(prefix)
     close(outputs(*mxtrt.load(prefix)), expected)
     assert fake.given == [SavedPlan({"gpu": "H"}, (((1, 2, 4), (3, 3, 3)),), b"PLAN")]
+
+
+def test_plans_of_other_machines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = {"gpu": "A10", "version": "8.5"}
+    monkeypatch.setattr(_saved_plans, "machine_facts", lambda api, gpu: facts)
+    monkeypatch.setattr(_saved_plans._cuda, "gpu", lambda device: None)
+    plans = [SavedPlan({**facts, "gpu": gpu}, (), b"") for gpu in ("T4", "A10")]
+    assert list(_saved_plans.of_this_machine(None, 0, "mxtrt0", plans)) == plans[1:]  # type: ignore[arg-type]
+    assert "mxtrt0 is built anew: its plan is of gpu T4" in caplog.text
+
+
+@pytest.fixture
+def on_gpu() -> None:
+    from mxtrt.engines import builder
+    from mxtrt.options import read_options
+
+    try:
+        builder(read_options(engine="tensorrt"))
+    except errors.EngineNotAvailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("on_gpu")
+def test_plans_on_this_gpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"shapes": {"data": SHAPE}, "engine": "tensorrt", "cache_dir": False, "strict": True}
+    symbol, params = mxtrt.optimize(*model(), **options)
+    expected = outputs(symbol, params)
+    mxtrt.save(tmp_path / "net", symbol, params, plans=True)
+    with caplog.at_level(logging.INFO, "mxtrt"):
+        loaded, params = mxtrt.load(tmp_path / "net", cache_dir=False)
+    assert "mxtrt0 runs the plan that was saved" in caplog.text
+    np.testing.assert_array_equal(outputs(loaded, params), expected)
+    assert operator.engines(loaded)[0].origins == []  # type: ignore[attr-defined]
 
 
 def test_plans_that_anybody_may_have_written(

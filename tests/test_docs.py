@@ -82,6 +82,13 @@ def test_every_option_is_explained() -> None:
     assert sorted(named) == sorted(options)
 
 
+def test_every_environment_variable_is_named() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in SOURCES]
+    read = {name for text in sources for name in re.findall(r'"(MXTRT_\w+)"', text)}
+    assert read
+    assert [name for name in sorted(read) if f"`{name}`" not in PAGES["tuning.md"]] == []
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     entries = re.findall(r"^::: ([\w.]+)", PAGES["api.md"], re.MULTILINE)
     assert {f"mxtrt.{name}" for name in mxtrt.__all__} <= set(entries)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
@@ -267,7 +267,12 @@ def _forget(key: str) -> None:
 
 
 def _keys(model: ModelLike) -> list[str]:
-    nodes = (node for s in _symbols(model) for node in json.loads(s.tojson())["nodes"])
+    symbols = _symbols(model)
+    if not symbols:
+        if not isinstance(model, mx.gluon.Block):
+            raise BadModel(f"the {type(model).__name__} has no symbol")
+        raise BadModel(f"the block {model.name!r} has not been called since it was hybridized")
+    nodes = (node for symbol in symbols for node in json.loads(symbol.tojson())["nodes"])
     return list(dict.fromkeys(node["attrs"]["key"] for node in nodes if node["op"] == ENGINE_OP))
 
 
@@ -275,18 +280,12 @@ def _symbols(model: ModelLike) -> list[mx.sym.Symbol]:
     """Return the graph that a model runs, or those of the blocks inside that have one."""
     if isinstance(model, mx.sym.Symbol):
         return [model]
-    if isinstance(model, mx.mod.BaseModule):
-        return [model.symbol]
     if getattr(model, "_cached_graph", ()):
         return [model._cached_graph[1]]
-    found = [symbol for child in model._children.values() for symbol in _inside(child)]
-    if not found:
-        raise BadModel(f"the block {model.name!r} has not been called since it was hybridized")
-    return found
-
-
-def _inside(block: mx.gluon.Block) -> list[mx.sym.Symbol]:
-    try:
-        return _symbols(block)
-    except BadModel:
-        return []
+    if isinstance(model, mx.gluon.Block):
+        inside: Iterable[ModelLike] = model._children.values()
+    else:
+        if isinstance(model.symbol, mx.sym.Symbol):
+            return [model.symbol]
+        inside = getattr(model, "_modules", ())  # of a SequentialModule
+    return [symbol for part in inside for symbol in _symbols(part)]

@@ -197,7 +197,7 @@ class _PlainText(str, metaclass=_InstanceOfStr):
 def _plain(value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)(_plain(element) for element in value)
-    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+    return value.item() if isinstance(value, sys.modules["numpy"].generic) else value
 
 
 def _spell_scipy_anew() -> None:

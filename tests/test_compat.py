@@ -155,6 +155,13 @@ def test_numpy_integers_in_shapes():
     initializer(mx.init.InitDesc("x_weight"), mx.nd.zeros((4, 3, 2, 2)))
 
 
+def test_numpy_arrays_in_place_of_shapes():
+    # One element is read, more are not: as with any NumPy.
+    assert mx.nd.ones((2, 3)).sum(axis=np.array([1])).shape == (2,)
+    with pytest.raises(mx.MXNetError, match="Invalid Parameter format"):
+        mx.nd.reshape(mx.nd.ones((2, 3)), shape=np.array([3, 2]))
+
+
 @pytest.mark.filterwarnings("error")
 def test_scipy_matrices():
     scipy_sparse = pytest.importorskip("scipy.sparse")

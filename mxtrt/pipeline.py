@@ -226,7 +226,7 @@ def optimize_symbol(
     plan = partition(graph, options, build.refuses, converter.refused_in)
     if keep is None:
         keep = in_params_file(params) if isinstance(params, (str, os.PathLike)) else None
-    plan, engines = _build_engines(plan, build, converter, options, keep or in_temporary_file)
+    plan, engines = _build_engines(plan, build, converter, options, keep or in_temporary_file())
     report = Report(graph, plan, options, build.kind)
     optimized = write_symbol(graph, register(engines, report))
     graph.arrays.clear()

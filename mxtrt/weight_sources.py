@@ -43,32 +43,49 @@ def in_memory(arrays: Mapping[str, Any], names: Mapping[str, str] | None = None)
     return lambda: {name: numpy_view(array) for name, array in arrays.items()}
 
 
-def in_temporary_file(arrays: Mapping[str, mx.nd.NDArray], names: Mapping[str, str]) -> Source:
-    """Write the arrays into a file without a name, which goes with the source."""
-    try:
-        return _TemporaryFile({name: numpy_view(array) for name, array in arrays.items()})
-    except OSError as error:
-        return _gone(f"they could not be put into a temporary file ({error.strerror or error})")
+def in_temporary_file() -> Keep:
+    """Write the arrays into a file without a name, one for all parts, which goes with them."""
+    file = _TemporaryFile()
+
+    def keep(arrays: Mapping[str, mx.nd.NDArray], names: Mapping[str, str]) -> Source:
+        try:
+            places = file.append({name: numpy_view(array) for name, array in arrays.items()})
+        except OSError as error:
+            return _gone(f"they could not be put into a temporary file ({error.strerror or error})")
+        return lambda: file.read(places)
+
+    return keep
+
+
+Place = tuple["np.dtype[Any]", "tuple[int, ...]", int]
 
 
 class _TemporaryFile:
     """Arrays in a file without a name; it is mapped into memory only while they are read."""
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._places = {}
-        with tempfile.TemporaryFile(prefix="mxtrt-", dir=_temporary_folder()) as file:
+    def __init__(self) -> None:
+        self._file: int | None = None
+
+    def append(self, arrays: Mapping[str, Array]) -> dict[str, Place]:
+        if self._file is None:
+            with tempfile.TemporaryFile(prefix="mxtrt-", dir=_temporary_folder()) as made:
+                self._file = os.dup(made.fileno())
+            weakref.finalize(self, os.close, self._file)
+        places = {}
+        with open(self._file, "r+b", closefd=False) as file:
+            file.seek(0, os.SEEK_END)
             for name, array in arrays.items():
                 start = file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
-                self._places[name] = array.dtype, array.shape, start
+                places[name] = array.dtype, array.shape, start
                 file.write(array.reshape(-1).view(np.uint8).data)
-            self._size = file.truncate()
-            self._file = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._file)
+            file.truncate()
+        return places
 
-    def __call__(self) -> Mapping[str, Array]:
-        size = self._size  # of nothing there is no mapping
+    def read(self, places: Mapping[str, Place]) -> Mapping[str, Array]:
+        assert self._file is not None
+        size = os.fstat(self._file).st_size  # of nothing there is no mapping
         content = mmap.mmap(self._file, size, access=mmap.ACCESS_READ) if size else b""
-        return {name: _array(content, *place) for name, place in self._places.items()}
+        return {name: _array(content, *place) for name, place in places.items()}
 
 
 def _array(content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> Array:

@@ -367,8 +367,10 @@ def test_odd_arrays(tmp_path: Path) -> None:
             "a": mx.nd.array(np.float16(3).reshape(()), dtype="float16"),
             "b": mx.nd.zeros((0, 2), dtype="float16"),
         }
-        source = weight_sources.in_temporary_file(arrays, {})
+        keep = weight_sources.in_temporary_file()
+        source, other = keep(arrays, {}), keep({"c": mx.nd.ones(3)}, {})
         found = source()
+    np.testing.assert_array_equal(other()["c"], np.ones(3))
     assert found["a"].shape == () and found["a"].dtype == np.float16 and found["a"] == 3
     assert found["b"].shape == (0, 2)
 

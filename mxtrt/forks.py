@@ -4,6 +4,9 @@ Before a fork MXNet waits for its threads. Those that run an engine need the int
 which the forking thread holds: both would wait for ever. So the work is finished before, and other
 threads begin no call meanwhile; nor do they hold a lock then that the child could not open.
 
+Waiting for all of MXNet's work takes its errors off the outputs; the next call raises what was
+taken, so that no wrong output goes unnoticed.
+
 At the end of the process what is queued can run no more, as in MXNet itself; it fails here, where
 nobody is told of it.
 """
@@ -28,6 +31,8 @@ GLANCE = 0.0005  # seconds between looks
 
 _inside: set[int] = set()  # threads that are handing work to MXNet
 _stopping: int | None = None  # the thread for which the others wait
+_untold: mx.MXNetError | None = None  # what a call before a fork failed with
+is_used = False  # whether there was an engine so far
 
 
 class _Calls:
@@ -40,6 +45,9 @@ class _Calls:
             _inside.discard(me)
             time.sleep(GLANCE)
             _inside.add(me)
+        if _untold is not None:
+            _inside.discard(me)
+            _tell()
 
     def __exit__(self, *_: object) -> None:
         _inside.discard(threading.get_ident())
@@ -64,10 +72,18 @@ def _as_call(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _tell() -> None:
+    global _untold
+    error, _untold = _untold, None
+    if error is not None:
+        raise error
+
+
 def _before() -> None:
-    if _bridge.registered():
+    global _untold
+    if is_used:
         _hold_others()
-        _finish()
+        _untold = _finish() or _untold
 
 
 def _hold_others() -> None:
@@ -78,9 +94,13 @@ def _hold_others() -> None:
         time.sleep(GLANCE)
 
 
-def _finish() -> None:
-    with suppress(mx.MXNetError):  # whoever reads the output that failed is told
+def _finish() -> mx.MXNetError | None:
+    """Wait for all of MXNet's work; return what failed in it."""
+    try:
         mx.nd.waitall()
+    except mx.MXNetError as error:
+        return error
+    return None
 
 
 def _go_on() -> None:
@@ -89,13 +109,16 @@ def _go_on() -> None:
 
 
 def _in_child() -> None:
+    global _untold
+    _untold = None  # the parent is told
     _inside.clear()
     _go_on()
 
 
 def _at_exit() -> None:
     global _stopping
-    if _bridge.registered():
+    if is_used:
         _stopping = threading.get_ident()
         _bridge.detach()
-        _finish()
+        with suppress(mx.MXNetError):  # each call that was queued
+            mx.nd.waitall()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import mxnet as mx
 
-from . import _bridge, _library
+from . import _bridge, _library, forks
 from .arrays import DTYPES, TYPE_FLAGS
 from .errors import BadModel, ShapesDisagree, mxnet_sentence
 from .graph import Shape, Value, format_shape
@@ -172,6 +172,7 @@ def register(engines: Mapping[Subgraph, EngineOperator], report: Report) -> dict
 def register_as(key: str, engine: EngineOperator, report: Report) -> None:
     """Let nodes with this key run an engine, in the place of an earlier one of the same key."""
     _library.load()
+    forks.is_used = True
     _ENGINES[key], _REPORTS[key] = engine, report
     _bridge.register(key, engine)
 

@@ -324,7 +324,8 @@ def _build_cache(method: Callable[..., None], net: HybridBlock, *args: Any) -> N
 def _call_cached_op(method: Callable[..., Any], net: HybridBlock, *args: Any) -> Any:
     _refresh_inside(net)
     if net._backend != BACKEND:
-        return method(net, *args)
+        with calls:  # a SymbolBlock may hold engines
+            return method(net, *args)
     refuse_training()
     hybridized = vars(net).get("_mxtrt")
     if net._cached_op is not None and hybridized is not None:

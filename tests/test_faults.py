@@ -1,0 +1,421 @@
+"""Forks, signals, errors, threads, memory and the end of the process, with optimised models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+import mxtrt
+from mxtrt.operator import operators
+
+PREAMBLE = """
+import faulthandler, os, signal, sys, threading, time
+faulthandler.dump_traceback_later(80, exit=True)
+import mxtrt
+import mxnet as mx
+import numpy as np
+
+def make(width=128):
+    net = mx.gluon.nn.HybridSequential()
+    for _ in range(4):
+        net.add(mx.gluon.nn.Dense(width, activation="tanh", in_units=width))
+    net.initialize(mx.init.Xavier())
+    return net
+
+def right(found):
+    return bool(np.allclose(found.asnumpy(), expected, 1e-4, 1e-5))
+
+def child_of(work):
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 1)
+        except BaseException as error:
+            print(error, flush=True)
+            os._exit(2)
+    return child
+
+def status(child):
+    return os.waitpid(child, 0)[1]
+
+net = make()
+x = mx.nd.random.normal(shape=(32, 128))
+expected = net(x).asnumpy()
+"""
+
+OPTIMIZED = """
+block = mxtrt.optimize(net, x)
+symbol = block._cached_graph[1]
+executor = symbol.bind(mx.cpu(), {"data": x})
+executor.forward()[0].wait_to_read()
+"""
+
+
+def process(body: str, *before: str) -> tuple[int, str, str]:
+    """Run a program in a process of its own; return its status, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "".join((PREAMBLE, *before, textwrap.dedent(body)))],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    told = [line for line in done.stderr.splitlines() if "Subgraph backend MKLDNN" not in line]
+    return done.returncode, done.stdout, "\n".join(told)
+
+
+# -- fork ------------------------------------------------------------------------------------------
+
+
+def test_fork_after_import() -> None:
+    """Parent and child optimise on their own afterwards."""
+    work = "right(mxtrt.optimize(net, x)(x))"
+    assert process(f"child = child_of(lambda: {work}); print({work}, status(child))") == (
+        *(0, "True 0\n", ""),
+    )
+
+
+def test_fork_after_optimize() -> None:
+    """Both go on with the engines, and the child builds others, and its own child runs, too."""
+    code, out, errors = process(
+        """
+        def work():
+            other = mxtrt.optimize(make(), x)(x).shape == x.shape
+            ran = right(block(x)) and right(executor.forward()[0]) and other
+            return ran and status(child_of(lambda: right(block(x)))) == 0
+
+        children = [child_of(work) for _ in range(3)]
+        print(right(block(x)), right(executor.forward()[0]), *map(status, children))
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, "True True 0 0 0\n", "")
+
+
+@pytest.mark.parametrize("call", ["block(x)", "executor.forward()[0].copy()"])
+def test_fork_with_queued_calls(call: str) -> None:
+    """MXNet waits for its threads before a fork; these need the lock of the interpreter."""
+    code, out, errors = process(
+        f"""
+        queued = [{call} for _ in range(300)]
+        child = child_of(lambda: right(block(x)) and right(queued[-1]))
+        print(all(map(right, queued)), right(block(x)), status(child))
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, "True True 0\n", "")
+
+
+def test_fork_while_other_threads_call() -> None:
+    code, out, errors = process(
+        """
+        done, wrong = threading.Event(), []
+
+        def serve(kind):
+            own = symbol.bind(mx.cpu(), {"data": x})
+            while not done.is_set():
+                found = block(x) if kind else own.forward()[0]
+                if not right(found):
+                    wrong.append(kind)
+
+        threads = [threading.Thread(target=serve, args=(i % 2,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        ends = [status(child_of(lambda: right(block(x)))) for _ in range(10)]
+        done.set()
+        for thread in threads:
+            thread.join()
+        print(ends == [0] * 10, wrong)
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, "True []\n", "")
+
+
+def test_failed_calls_are_told_after_a_fork() -> None:
+    """The wait before the fork takes the error off the output: the next call raises it."""
+    code, out, errors = process(
+        """
+        from mxtrt.errors import EngineError
+        from mxtrt.operator import operators
+
+        seen = []
+
+        def fail(*_):
+            seen.append(fail)
+            raise EngineError("wanted")
+
+        [part] = operators(symbol)
+        works, part.execute = part.execute, fail
+        failed = block(x)
+        while fail not in seen:
+            time.sleep(0.01)
+        part.execute = works
+        child = child_of(lambda: right(block(x)))
+        try:
+            block(x)
+        except mx.MXNetError as error:
+            print("wanted" in str(error), right(block(x)), status(child))
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, "True True 0\n", "")
+
+
+POOL = """
+def work(seed):
+    net = make(16)
+    data = mx.nd.random.normal(shape=(2, 16))
+    return np.allclose(mxtrt.optimize(net, data)(data).asnumpy(), net(data).asnumpy(), 1e-4, 1e-5)
+
+if __name__ == "__main__":
+    import multiprocessing
+    block = mxtrt.optimize(net, x)
+    queued = block(x)
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        print(all(pool.map(work, range(4))), right(queued), right(block(x)))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_multiprocessing(method: str, tmp_path: Any) -> None:
+    program = tmp_path / "program.py"  # spawn imports it
+    program.write_text(PREAMBLE + POOL)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(program), method],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True True True\n"), done.stderr
+
+
+def test_data_loader_workers() -> None:
+    """Workers are forked while calls are queued; MXNet's shared memory feeds the net."""
+    code, out, errors = process(
+        """
+        data = mx.gluon.data.ArrayDataset(np.tile(x.asnumpy(), (4, 1)))
+        queued = [block(x) for _ in range(50)]
+        for workers in (1, 2):
+            loader = mx.gluon.data.DataLoader(data, batch_size=32, num_workers=workers)
+            print([right(block(batch)) for epoch in range(2) for batch in loader])
+        print(all(map(right, queued)))
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, f"{[True] * 8}\n" * 2 + "True\n", "")
+
+
+# -- the end of the process ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("mxtrt.release(symbol)", 0),
+        ("threading.Thread(target=lambda: [block(x) for _ in range(50)]).start()", 0),
+    ],
+    ids=["falls off", "exit", "released", "a thread"],
+)
+def test_exit_with_queued_calls(ending: str, code: int) -> None:
+    """Nothing is printed, nothing hangs: what is queued runs, or is dropped."""
+    body = "outputs = [block(x) for _ in range(200)]\nexecutor.forward()\n" + ending
+    assert process(body, OPTIMIZED) == (code, "", "")
+
+
+def test_exit_with_daemons() -> None:
+    """Their last calls may fail; nothing else happens."""
+    code, out, errors = process(
+        """
+        def serve():
+            while True:
+                block(x).asnumpy()
+
+        for _ in range(4):
+            threading.Thread(target=serve, daemon=True).start()
+        time.sleep(0.2)
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out) == (0, "")
+    assert "Exception ignored" not in errors
+    assert "Fatal" not in errors
+
+
+def test_exit_by_an_error_tells_only_of_it() -> None:
+    code, out, errors = process("[block(x) for _ in range(200)]\n1 / 0", OPTIMIZED)
+    assert (code, out) == (1, "")
+    assert errors.startswith("Traceback")
+    assert errors.endswith("ZeroDivisionError: division by zero")
+    assert "Exception ignored" not in errors
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_in_a_call() -> None:
+    """It comes as everywhere in MXNet: once the wait for the output returns."""
+    code, out, errors = process(
+        """
+        seen = 0
+        for moment in (0.005, 0.02, 0.05):
+            threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT)).start()
+            end = time.monotonic() + 20
+            try:
+                while time.monotonic() < end:
+                    block(x).asnumpy()
+                    executor.forward()[0].asnumpy()
+            except KeyboardInterrupt:
+                seen += 1
+        print(seen, right(block(x)), right(executor.forward()[0]))
+        """,
+        OPTIMIZED,
+    )
+    assert (code, out, errors) == (0, "3 True True\n", "")
+
+
+def test_ctrl_c_that_nobody_catches_ends_the_process() -> None:
+    code, _, errors = process(
+        """
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        for _ in iter(int, 1):
+            block(x)
+            time.sleep(0.0001)
+        """,
+        OPTIMIZED,
+    )
+    assert code == -2  # SIGINT
+    assert errors.endswith("KeyboardInterrupt")
+    assert "Exception ignored" not in errors
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+def small_net() -> tuple[nn.HybridSequential, mx.nd.NDArray]:
+    net = nn.HybridSequential()
+    net.add(nn.Dense(16, activation="relu", in_units=8), nn.Dense(4, in_units=16))
+    net.initialize(mx.init.Xavier())
+    return net, mx.nd.random.normal(shape=(3, 8))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_an_error_in_the_middle_of_a_call(error: type[BaseException]) -> None:
+    """Each failed call is told where its output is read, and those beside it are right."""
+    net, x = small_net()
+    expected, block = net(x).asnumpy(), mxtrt.optimize(net, x)
+    [part] = operators(block)
+    works = part.execute
+    outputs = []
+    for number in range(6):
+        part.execute = works if number % 2 else _raises(error("wanted"))
+        outputs.append(block(x))
+        with pytest.raises(mx.MXNetError, match="wanted") if number % 2 == 0 else _nothing():
+            outputs[-1].wait_to_read()
+    for output in outputs[1::2]:
+        np.testing.assert_allclose(output.asnumpy(), expected, 1e-4, 1e-5)
+
+
+def _raises(error: BaseException) -> Any:
+    def execute(*_: Any) -> None:
+        raise error
+
+    return execute
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_wrong_arguments_in_the_middle() -> None:
+    net, x = small_net()
+    expected, block = net(x).asnumpy(), mxtrt.optimize(net, x)
+    for wrong in (mx.nd.ones((3, 5)), mx.nd.ones(8), x.astype("float64")):
+        with pytest.raises((mx.MXNetError, ValueError, RuntimeError)):
+            block(wrong).asnumpy()
+        np.testing.assert_allclose(block(x).asnumpy(), expected, 1e-4, 1e-5)
+
+
+# -- threads and memory ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["block", "hybridized", "executors"])
+def test_eight_threads_on_one_net(way: str) -> None:
+    net, _ = small_net()
+    inputs = [mx.nd.random.normal(shape=(1 + i % 3, 8)) for i in range(8)]
+    expected = [net(x).asnumpy() for x in inputs]
+    block: Any = mxtrt.optimize(net, inputs[0])
+    calls: list[Any] = [block] * 8
+    if way == "hybridized":
+        net.hybridize(backend="mxtrt")
+        net(inputs[0]).wait_to_read()
+        calls = [net] * 8
+    if way == "executors":
+        symbol = block._cached_graph[1]
+        bound = [symbol.bind(mx.cpu(), {"data": x}) for x in inputs]
+        calls = [lambda _, own=own: own.forward()[0] for own in bound]
+    before = mxtrt.report(net if way == "hybridized" else block).runtime.calls
+    wrong: list[object] = []
+
+    def work(i: int) -> None:
+        try:
+            for _ in range(50):
+                np.testing.assert_allclose(calls[i](inputs[i]).asnumpy(), expected[i], 1e-4, 1e-5)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert mxtrt.report(net if way == "hybridized" else block).runtime.calls - before == 400
+
+
+@pytest.mark.parametrize("way", ["block", "executor", "sizes"])
+def test_ten_thousand_calls_take_no_memory(way: str) -> None:
+    """What grows for a while is malloc's: threads free what others took. 4 MB are 400 B a call."""
+    code, out, errors = process(
+        f"""
+        import gc
+        pages = os.sysconf("SC_PAGE_SIZE")
+        batches = [mx.nd.ones((1 + i % 40, 128)) for i in range(40)]
+
+        def call(i):
+            if {way!r} == "executor":
+                return executor.forward()[0]
+            return block(batches[i % 40] if {way!r} == "sizes" else x)
+
+        def memory():
+            mx.nd.waitall()
+            gc.collect()
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * pages
+
+        def run(count):
+            for i in range(count):
+                call(i).wait_to_read()
+
+        run(2000)
+        before = memory()
+        run(10000)
+        print((memory() - before) / 1e6)
+        """,
+        OPTIMIZED,
+    )
+    assert (code, errors) == (0, "")
+    assert float(out) < 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -59,7 +60,7 @@ executor.forward()[0].wait_to_read()
 """
 
 
-def process(body: str, *before: str) -> tuple[int, str, str]:
+def process(body: str, *before: str, workers: int = 1) -> tuple[int, str, str]:
     """Run a program in a process of its own; return its status, and what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "".join((PREAMBLE, *before, textwrap.dedent(body)))],
@@ -67,6 +68,7 @@ def process(body: str, *before: str) -> tuple[int, str, str]:
         text=True,
         timeout=100,
         check=False,
+        env={**os.environ, "MXNET_CPU_WORKER_NTHREADS": str(workers)},
     )
     told = [line for line in done.stderr.splitlines() if "Subgraph backend MKLDNN" not in line]
     return done.returncode, done.stdout, "\n".join(told)
@@ -384,6 +386,34 @@ def test_eight_threads_on_one_net(way: str) -> None:
         thread.join()
     assert wrong == []
     assert mxtrt.report(net if way == "hybridized" else block).runtime.calls - before == 400
+
+
+def test_engines_run_several_calls_at_once() -> None:
+    """MXNet does so with more workers: results are right, and no call is lost in the count."""
+    code, out, errors = process(
+        """
+        inputs = [mx.nd.random.normal(shape=(1 + i, 128)) for i in range(8)]
+        wants = [net(each).asnumpy() for each in inputs]
+        before, wrong = mxtrt.report(symbol).runtime.calls, []
+
+        def serve(i):
+            own = symbol.bind(mx.cpu(), {"data": inputs[i]})
+            for _ in range(200):
+                if not np.allclose(own.forward()[0].asnumpy(), wants[i], 1e-4, 1e-5):
+                    wrong.append(i)
+
+        threads = [threading.Thread(target=serve, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        ends = [status(child_of(lambda: right(block(x)))) for _ in range(3)]
+        for thread in threads:
+            thread.join()
+        print(wrong, ends, mxtrt.report(symbol).runtime.calls - before)
+        """,
+        OPTIMIZED,
+        workers=8,
+    )
+    assert (code, out, errors) == (0, "[] [0, 0, 0] 1600\n", "")
 
 
 @pytest.mark.parametrize("way", ["block", "executor", "sizes"])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import timeit
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
+import onnx
 import pytest
 
 import mxtrt
-from mxtrt.errors import BadOption, ProgramNotAvailable
+from mxtrt.engines._fallback import FallbackEngine
+from mxtrt.errors import BadModel, BadOption, EngineError, ProgramNotAvailable
+from mxtrt.operator import EngineOperator, operators
+from mxtrt.options import read_options
+from mxtrt.runtime_record import RunRecord
+from mxtrt.store import Origin
 
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
@@ -281,3 +288,155 @@ def test_picture_without_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ProgramNotAvailable, match="apt install graphviz"):
         left_in_the_middle().render(tmp_path / "net.svg")
     assert not (tmp_path / "net.svg").exists()
+
+
+# -- what engines have done --------------------------------------------------------------------
+
+
+def called() -> tuple[mx.sym.Symbol, Any]:
+    """Return an optimised symbol of two parts and its executor, which was called three times."""
+    symbol = dense_net(("a", "b", "c"))
+    params = weights(symbol, data=(1, 8))
+    made, left = mxtrt.optimize(symbol, params, exclude_nodes=["b_relu"], min_subgraph_size=1)
+    executor = made.bind(mx.cpu(), {"data": mx.nd.ones((2, 8)), **left})
+    for _ in range(3):
+        executor.forward()[0].wait_to_read()
+    return made, executor
+
+
+def test_runtime_counts_calls_and_builds() -> None:
+    symbol, executor = called()
+    runtime = mxtrt.report(symbol).runtime
+    assert runtime is not None
+    assert (runtime.calls, runtime.builds, runtime.cache_hits, runtime.fallbacks) == (6, 2, 0, 0)
+    for part in runtime.parts:
+        assert (part.calls, part.failures, part.builds, part.engine) == (3, 0, 1, "onnxruntime")
+        assert 0 < part.median <= part.seconds
+        assert part.build_seconds > 0
+    executor.forward()[0].wait_to_read()
+    assert runtime.calls == 6  # it is of the time when the report was made
+    assert mxtrt.report(symbol).runtime.calls == 8
+
+
+def test_runtime_in_text_and_json() -> None:
+    symbol, _ = called()
+    report = mxtrt.report(symbol)
+    title, *rows = str(report).rsplit("\n\n", 1)[1].splitlines()
+    assert title.split()[:4] == ["part", "calls", "failed", "median"]
+    assert [row.split()[:3] for row in rows] == [[f"mxtrt{i}", "3", "0"] for i in range(2)]
+    assert all(len(line) <= 100 for line in str(report).splitlines())
+    told = json.loads(report.to_json())["runtime"]
+    assert told == report.to_dict()["runtime"]
+    assert (told["calls"], told["builds"], told["cache_hits"], told["fallbacks"]) == (6, 2, 0, 0)
+    assert told["seconds"] == sum(part["seconds"] for part in told["parts"])
+
+
+def test_no_calls_no_table() -> None:
+    symbol = dense_net(("a",))
+    made, _ = mxtrt.optimize(symbol, weights(symbol, data=(1, 8)))
+    report = mxtrt.report(made)
+    assert report.runtime is not None
+    assert (report.runtime.calls, report.runtime.builds) == (0, 1)
+    assert str(report.runtime) not in str(report)
+    assert left_in_the_middle().runtime is None
+    assert left_in_the_middle().to_dict()["runtime"] is None
+
+
+def test_failed_calls_are_counted_apart() -> None:
+    class Engine:
+        kind = "onnxruntime"
+        origins = ((None, Origin(True, 0.5, 9)), (None, Origin(False, 2.0, 9)))
+        fallbacks = 7
+
+        def execute(self, *_: Any) -> None:
+            raise EngineError("wanted")
+
+    record = RunRecord(Engine())
+    with pytest.raises(EngineError):
+        record.counted(record._engine.execute)([], [], 0)
+    part = record.read("p")
+    assert (part.calls, part.failures, part.seconds, part.median) == (0, 1, 0.0, 0.0)
+    assert (part.builds, part.build_seconds, part.cache_hits, part.fallbacks) == (1, 2.0, 1, 7)
+    later = RunRecord(Engine())
+    later.follow(record)
+    later.counted(lambda *_: None)([], [], 0)
+    part = later.read("p")
+    assert (part.calls, part.failures, part.builds, part.cache_hits) == (1, 1, 2, 2)
+
+
+def test_calls_that_fell_back_are_counted() -> None:
+    class Broken:
+        kind, origins = "tensorrt", ()
+
+        def execute(self, *_: Any) -> None:
+            raise EngineError("wanted")
+
+    symbol, executor = called()
+    first, second = operators(symbol)
+    fallback = FallbackEngine(Broken(), *spare_of(first))
+    first.engine, first.record = fallback, RunRecord(fallback)
+    first.execute = first.record.counted(fallback.execute)
+    with pytest.warns(RuntimeWarning, match="instead of tensorrt, because wanted"):
+        for _ in range(5):
+            executor.forward()[0].wait_to_read()
+    runtime = mxtrt.report(symbol).runtime
+    assert [part.fallbacks for part in runtime.parts] == [5, 0]
+    assert [part.failures for part in runtime.parts] == [0, 0]
+    assert [part.engine for part in runtime.parts] == ["onnxruntime"] * 2
+    assert runtime.parts[0].builds == 1  # ONNX Runtime's
+    assert second.record.calls == 8
+
+
+def spare_of(operator: EngineOperator) -> tuple[Any, ...]:
+    """Return the model, the weights and the options that an engine was built of."""
+    arrays = {name: mx.nd.array(array) for name, array in operator.onnx.weights().items()}
+    return onnx.load_from_string(operator.onnx.model), arrays, read_options(None, None)
+
+
+def test_new_weights_of_a_block_are_builds() -> None:
+    net = mx.gluon.nn.Dense(3, in_units=4)
+    net.initialize()
+    x = mx.nd.ones((2, 4))
+    block = mxtrt.optimize(net, x, min_subgraph_size=1)
+    net.hybridize(backend="mxtrt", min_subgraph_size=1)
+    for number in range(1, 4):
+        for each in (block, net):
+            each(x).wait_to_read()
+            [part] = mxtrt.report(each).runtime.parts
+            assert (part.calls, part.builds) == (number, number)
+        net.weight.set_data(net.weight.data() + 1)
+
+
+def test_of_everything_that_holds_a_symbol() -> None:
+    symbol, _ = called()
+    headline = mxtrt.report(symbol).headline
+    module = mx.mod.Module(symbol, label_names=None)
+    chain = mx.mod.SequentialModule().add(module)
+    buckets = mx.mod.BucketingModule(lambda _: (symbol, ["data"], None), default_bucket_key=1)
+    buckets.bind([("data", (1, 8))], for_training=False)
+    net, x = mx.gluon.nn.Dense(3, in_units=4), mx.nd.ones((2, 4))
+    net.initialize()
+    outer = mx.gluon.nn.Sequential()
+    outer.add(mx.gluon.nn.Flatten(), mxtrt.optimize(net, x, min_subgraph_size=1))
+    assert [mxtrt.report(each).headline for each in (module, chain, buckets)] == [headline] * 3
+    assert mxtrt.report(outer).moved == 1
+    for nothing in (mx.gluon.nn.Sequential(), net):
+        with pytest.raises(BadModel, match="has not been called since it was hybridized"):
+            mxtrt.report(nothing)
+
+
+def test_counting_is_cheap() -> None:
+    """It takes some 0.3 µs; the limit is for a busy machine."""
+
+    class Engine:
+        kind = "onnxruntime"
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    counted = RunRecord(Engine()).counted(nothing)
+
+    def seconds(call: Any) -> float:
+        return min(timeit.repeat(lambda: call([], [], 0), number=10_000, repeat=5)) / 10_000
+
+    assert seconds(counted) - seconds(nothing) < 2e-6

@@ -31,6 +31,10 @@ MORE_PROBES: tuple[Probe, ...] = ((1, 0), (96, 96), (960, -192))
 """Asked too, where MXNet takes them: ``slice`` cuts the ends that lie behind a small size, and
 keeping the ratio of a square image looks like keeping its size."""
 
+CUTTING = frozenset({"slice", "slice_axis", "_split_v2", "_npi_hsplit", "_npi_dsplit"})
+"""Operators that cut an end of 1 off where there is nothing: asked with 0 in NumPy's shapes, which
+other operators divide by."""
+
 SAME_SHAPE = frozenset(
     {"Activation", "BatchNorm", "BlockGrad", "Cast", "Dropout", "LeakyReLU", "_copy", "clip",
      "_minus_scalar", "_mul_scalar", "_plus_scalar", "_div_scalar", "_rminus_scalar",
@@ -136,7 +140,9 @@ def _probe(
     found = [_infer_at(node, inputs, probe) for probe in probes]
     if None in found:
         return None
-    more = (_infer_at(node, inputs, probe) for probe in MORE_PROBES)
+    cuts = mx.util.is_np_shape() and node["op"] in CUTTING
+    probes = (*MORE_PROBES, (0, 0)) if cuts else MORE_PROBES
+    more = (_infer_at(node, inputs, probe) for probe in probes)
     reads, makes = zip(*(shapes for shapes in (*found, *more) if shapes is not None))
     read = [
         known if known is not None else reduce(_agree, seen) for known, *seen in zip(inputs, *reads)

@@ -68,12 +68,12 @@ def check_operator(
     left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
     assert not left, left
     _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
-    _release(optimized)
+    mxtrt.release(optimized)
     if unknown_sizes:
         unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
         optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=unknown, **options)
         _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
-        _release(optimized)
+        mxtrt.release(optimized)
 
 
 def operator(op: str, num_inputs: int, **attrs: Any) -> mx.sym.Symbol:
@@ -114,11 +114,6 @@ def check_refused(
     assert any(sentence in reason for reason in reasons), reasons or "everything moved"
 
 
-def _release(symbol: mx.sym.Symbol) -> None:
-    mx.nd.waitall()  # asnumpy does not wait for arrays without elements
-    mxtrt.release(symbol)
-
-
 def run_mxnet(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Bind the symbol to the arrays and return its outputs for inference."""
     names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
@@ -129,7 +124,9 @@ def run_mxnet(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[n
         aux_states={n: nd[n] for n in symbol.list_auxiliary_states()},
         grad_req="null",
     )
-    return [output.asnumpy() for output in executor.forward(is_train=False)]
+    outputs = [output.asnumpy() for output in executor.forward(is_train=False)]
+    mx.nd.waitall()  # asnumpy does not wait for arrays without elements, nor tells their errors
+    return outputs
 
 
 def _compare(

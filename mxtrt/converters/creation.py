@@ -134,7 +134,11 @@ def arange_like(
     numbers = onnx.op("Add", numbers, onnx.constant(start, kind))
     if not exact:
         numbers = onnx.cast(numbers, x.dtype)
-    return numbers if axis is not None else onnx.op("Reshape", numbers, shape_vector(onnx, x))
+    return (
+        numbers
+        if axis is not None
+        else onnx.op("Reshape", numbers, shape_vector(onnx, x), allowzero=1)
+    )
 
 
 def positions(onnx: OnnxModel, x: Value, axis: int, dtype: str) -> str:

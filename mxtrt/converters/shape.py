@@ -261,6 +261,9 @@ def tile(onnx: OnnxModel, x: Value, *, reps: tuple[int, ...]) -> str:
 @converts("repeat")
 def repeat(onnx: OnnxModel, x: Value, *, repeats: int, axis: int | None = None) -> str:
     """``repeat`` -> ``Expand`` of a new axis behind the repeated one, merged by ``Reshape``."""
+    if not repeats:  # of which MXNet makes a vector, whatever the axis
+        flat = onnx.op("Reshape", x, onnx.ints([-1]))
+        return onnx.op("Slice", flat, onnx.ints([0]), onnx.ints([0]))
     if axis is None:
         column = onnx.op("Reshape", x, onnx.ints([-1, 1]))
         return onnx.op(

@@ -18,20 +18,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from typing import Any
 
-import mxnet as mx
-
-from . import _bridge
+from . import _bridge  # and not MXNet, whose import needs this module
 
 PATIENCE = 30.0  # seconds to wait for calls of other threads, which may be building an engine
 GLANCE = 0.0005  # seconds between looks
 
 _inside: set[int] = set()  # threads that are handing work to MXNet
 _stopping: int | None = None  # the thread for which the others wait
-_untold: mx.MXNetError | None = None  # what a call before a fork failed with
+_untold: Exception | None = None  # what a call before a fork failed with
 is_used = False  # whether there was an engine so far
 
 
@@ -60,6 +57,8 @@ def connect() -> None:
     """Look after forks and the exit; call it once."""
     os.register_at_fork(before=_before, after_in_parent=_go_on, after_in_child=_in_child)
     atexit.register(_at_exit)
+    import mxnet as mx
+
     mx.executor.Executor.forward = _as_call(mx.executor.Executor.forward)
 
 
@@ -94,12 +93,15 @@ def _hold_others() -> None:
         time.sleep(GLANCE)
 
 
-def _finish() -> mx.MXNetError | None:
+def _finish() -> Exception | None:
     """Wait for all of MXNet's work; return what failed in it."""
+    import mxnet as mx
+
     try:
         mx.nd.waitall()
     except mx.MXNetError as error:
-        return error
+        failure: Exception = error
+        return failure
     return None
 
 
@@ -120,5 +122,4 @@ def _at_exit() -> None:
     if is_used:
         _stopping = threading.get_ident()
         _bridge.detach()
-        with suppress(mx.MXNetError):  # each call that was queued
-            mx.nd.waitall()
+        _finish()  # each call that was queued has failed

@@ -77,6 +77,12 @@ def process(body: str, *before: str, workers: int = 1) -> tuple[int, str, str]:
 # -- fork ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("module", ["forks", "operator", "gluon.backend"])
+def test_imports_in_any_order(module: str) -> None:
+    code = f"import mxtrt.{module}, mxnet"
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
+
+
 def test_fork_after_import() -> None:
     """Parent and child optimise on their own afterwards."""
     work = "right(mxtrt.optimize(net, x)(x))"

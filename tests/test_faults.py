@@ -77,7 +77,7 @@ def process(body: str, *before: str, workers: int = 1) -> tuple[int, str, str]:
 # -- fork ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["forks", "operator", "gluon.backend"])
+@pytest.mark.parametrize("module", ["forks", "operator", "gluon.block"])
 def test_imports_in_any_order(module: str) -> None:
     code = f"import mxtrt.{module}, mxnet"
     subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)

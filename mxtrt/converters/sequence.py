@@ -67,5 +67,6 @@ def sequence_reverse(
         raise UnsupportedOp(f"axis={axis}; MXNet reverses along axis 0 only")
     if lengths is None or not use_sequence_length:
         return reverse(onnx, x, axis=(0,))
-    ends = onnx.cast(lengths, "int64")
+    # ONNX Runtime 1.23 reads foreign memory where a length is 0; one element reversed is itself
+    ends = onnx.op("Max", onnx.cast(lengths, "int64"), onnx.ints([1]))
     return onnx.op("ReverseSequence", x, ends, time_axis=0, batch_axis=1)

@@ -43,12 +43,16 @@ log = logging.getLogger("mxtrt")
 
 kind = "onnxruntime"
 PROVIDERS = ["CPUExecutionProvider"]
+_VERSION = tuple(map(int, ort.__version__.split(".")[:2]))
 RUN_SETTINGS = (
     "intra_op_num_threads", "inter_op_num_threads", "execution_", "enable_", "profile_", "log",
     "session.intra_op.", "session.inter_op.",
 )  # fmt: skip
 """How the settings begin that do not concern the optimiser."""
 
+# Up to 1.23 at least a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
+# 1.32 knows the difference.
+WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
 _NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
@@ -165,7 +169,12 @@ def _session(
         values = [ort.OrtValue.ortvalue_from_numpy(arrays[name]) for name in declared]
         settings.add_external_initializers(declared, values)
     try:
-        return ort.InferenceSession(model.SerializeToString(), settings, providers=PROVIDERS)
+        return ort.InferenceSession(
+            model.SerializeToString(),
+            settings,
+            providers=PROVIDERS,
+            disabled_optimizers=WRONG_OPTIMIZERS,
+        )
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
 

@@ -50,7 +50,7 @@ RUN_SETTINGS = (
 )  # fmt: skip
 """How the settings begin that do not concern the optimiser."""
 
-# Up to 1.23 at least a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
+# In 1.20 to 1.23 a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
 # 1.32 knows the difference.
 WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few

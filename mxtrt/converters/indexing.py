@@ -197,7 +197,11 @@ def in_bounds(onnx: OnnxModel, x: Value, mode: str, of: Value, axis: int) -> str
     zero = onnx.constant(0, dtype)
     if mode == "clip":
         last = _size_as(onnx, of, axis, dtype, less=1)
-        return onnx.op("Max", onnx.op("Min", indices, last), zero)
+        if dtype == "int32":
+            return onnx.op("Max", onnx.op("Min", indices, last), zero)
+        # Min and Max of int64 in ONNX Runtime 1.22 and 1.23 err between 2**31 and 2**32
+        low = onnx.op("Where", onnx.op("Less", indices, zero), zero, indices)
+        return onnx.op("Where", onnx.op("Less", low, last), low, last)
     size = _size_as(onnx, of, axis, dtype)
     if mode == "wrap":
         return onnx.op("Mod", indices, size)

@@ -27,7 +27,9 @@ def check_created(op: str, **attrs: Any) -> None:
     {"start": 2.7, "stop": 8.5, "step": 1.5, "dtype": "float16"}, {"start": 5, "stop": 5},
     {"start": 5, "stop": 0, "step": -2}, {"start": 5, "stop": 9, "step": -1},
     {"start": 0, "stop": 5, "dtype": "float64", "step": 0.3},
-    {"start": 0, "stop": 3, "ctx": "cpu(0)"},
+    {"start": 0, "stop": 3, "ctx": "cpu(0)"}, {"start": 4, "repeat": 1, "infer_range": False},
+    {"start": 1, "stop": 4, "infer_range": True},
+    *({"start": 1, "stop": 7, "step": 2, "dtype": t} for t in ("int8", "uint8", "int64")),
 ])  # fmt: skip
 def test_arange(attrs: dict[str, Any]) -> None:
     check_created("_npi_arange", **attrs)
@@ -44,6 +46,16 @@ def test_eye(attrs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bool", "int64"])
 def test_identity(shape: tuple[int, int], dtype: str) -> None:
     check_created("_npi_identity", shape=shape, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TYPES[:-1])
+def test_types(dtype: str) -> None:
+    check_created("_npi_eye", N=2, M=3, k=1, dtype=dtype)
+    check_created("_npi_identity", shape=(2, 2), dtype=dtype)
+    check_created("_npi_indices", dimensions=(2, 3), dtype=dtype)
+    check_created("_npi_logspace", start=0, stop=2, num=3, dtype=dtype)
+    check_created("_npi_zeros", shape=(2,), dtype=dtype)
+    check_created("_npi_ones", shape=(2, 0), dtype=dtype)
 
 
 @pytest.mark.parametrize("dimensions", [(2, 3), (2,), (0, 2), (), (2, 3, 2)])

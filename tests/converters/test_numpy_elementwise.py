@@ -151,6 +151,15 @@ def test_where(dtype: str) -> None:
     check_numpy("_npi_where_rscalar", np.array([[1.5], [0]]), x, scalar=2.7)
 
 
+def test_where_of_nothing() -> None:
+    for shape in ((), (0,), (2, 0)):
+        x = np.ones(shape, "float32")
+        check_numpy("_npi_where", x, x, x)
+        check_numpy("_npi_where_lscalar", x, x, scalar=2.5)
+        check_numpy("_npi_where_rscalar", x, x, scalar=2.5)
+        check_numpy("_npi_where_scalar2", x, x=2.5, y=1)
+
+
 def test_where_of_numbers() -> None:
     check_numpy("_npi_where_scalar2", np.array([[1.5], [0]]), x=3.5, y=-1.0)
     check_numpy("_npi_where_scalar2", np.array([True, False]), x=2)

@@ -64,7 +64,8 @@ def test_tril(x: np.ndarray, k: int) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 2, 2), (0, 0)])
 def test_diag_indices_from(shape: tuple[int, ...]) -> None:
-    check_numpy("_npi_diag_indices_from", np.zeros(shape))
+    for dtype in ("float64", "float16", "int32", "uint8"):
+        check_numpy("_npi_diag_indices_from", np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("attrs", [
@@ -181,6 +182,19 @@ def check_assigned(op: str, x: np.ndarray, *others: np.ndarray, **attrs: Any) ->
     (CUBE, CUBE[:, :, 0] > 0, 0)])  # fmt: skip
 def test_assign_a_number(x: np.ndarray, mask: np.ndarray, start_axis: int) -> None:
     check_assigned("scalar", x, mask, value=7.5, start_axis=start_axis)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_assign_to_every_type(dtype: str) -> None:
+    x = MATRIX.astype(dtype)
+    check_assigned("scalar", x, MATRIX > 2, value=7.5)
+    check_assigned("tensor", x, MATRIX > 2, np.array([7, 8, 9], dtype))
+
+
+def test_assign_to_nothing() -> None:
+    nothing = np.zeros((0, 3), "float32")
+    check_assigned("scalar", nothing, nothing > 2, value=7.5)
+    check_assigned("tensor", nothing, nothing > 2, np.zeros(0, "float32"))
 
 
 @pytest.mark.parametrize("x, mask, values, start_axis", [

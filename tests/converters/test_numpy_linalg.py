@@ -50,12 +50,14 @@ def test_tensordot(one: tuple[int, ...], other: tuple[int, ...], axes: int, dtyp
     ((2, 3, 4), (4, 2, 7), (2, 0), (0, 1)), ((2, 3, 4), (2, 3, 4), (-1, 0, 1), (2, 0, 1)),
     ((2, 3, 4), (2, 2), (), ()), ((2, 3, 4), (5, 3), (1,), (1,)),
     ((2, 3, 4), (5, 3, 6), (1,), (1,)),
-    ((2, 3, 4), (6, 4, 3), (1, 2), (2, 1)), ((2, 3, 4), (2, 5, 6), (0,), (0,))])  # fmt: skip
+    ((2, 3, 4), (6, 4, 3), (1, 2), (2, 1)), ((2, 3, 4), (2, 5, 6), (0,), (0,)),
+    ((0, 3), (3, 2), (1,), (0,)), ((2, 0), (0, 3), (-1,), (0,)), ((), (), (), ())])  # fmt: skip
 def test_tensordot_of_named_axes(
     one: tuple[int, ...], other: tuple[int, ...], a_axes: tuple[int, ...], b_axes: tuple[int, ...]
 ) -> None:
-    arrays = random_array(one), random_array(other, seed=1)
-    check_numpy("_npi_tensordot", *arrays, a_axes_summed=a_axes, b_axes_summed=b_axes)
+    for dtype in ("float32", "float64"):
+        arrays = random_array(one, dtype), random_array(other, dtype, seed=1)
+        check_numpy("_npi_tensordot", *arrays, a_axes_summed=a_axes, b_axes_summed=b_axes)
 
 
 CUBE = (2, 3, 4)

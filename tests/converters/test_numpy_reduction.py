@@ -223,6 +223,15 @@ def test_average_with_a_vector_of_weights(axis: int) -> None:
     check_numpy("_npi_average", CUBE, weights, axis=(axis,), returned=True)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_average_of_numbers_and_nothing(dtype: str) -> None:
+    number, nothing = np.array(3, dtype), np.zeros((2, 0), dtype)
+    check_numpy("_npi_average", number, weighted=False)
+    check_numpy("_npi_average", number, number, returned=True)
+    check_numpy("_npi_average", nothing, weighted=False, returned=True)  # MXNet dies of axis=(0,)
+    check_numpy("_npi_average", nothing, nothing)
+
+
 # -- percentiles -----------------------------------------------------------------------------------
 
 INTERPOLATIONS = ["linear", "lower", "higher", "midpoint", "nearest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 from pathlib import Path
 
 import mxnet as mx
@@ -742,6 +744,17 @@ def test_free_weights():
     for call in (block.refit, lambda: block.cast("float16"), lambda: block.load_parameters("x")):
         with pytest.raises(errors.BadParams, match="free_weights"):
             call()
+
+
+def test_freed_weights_are_gone():
+    net, x = dense(), random(3, 6)
+    block = mxtrt.optimize(net, x, min_subgraph_size=1)
+    expected, weight = block(x), weakref.ref(net.weight)
+    block.free_weights()
+    del net
+    gc.collect()
+    assert weight() is None
+    assert_same(block(x), expected)
 
 
 def test_weights_wait_for_writes_in_progress():

@@ -182,7 +182,9 @@ class OptimizedBlock(HybridBlock):  # type: ignore[misc]
         Memory comes back once nobody else has the original. From then on its weights are no more
         looked at, and what needs them raises `BadParams`: `refit`, `load_parameters`, `cast`.
         """
-        self._original = None
+        with self._lock:
+            self._original = None
+            self._engines.forget()
 
     def load_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Load a parameter file of the original block, and build the engines anew."""

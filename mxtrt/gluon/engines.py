@@ -150,6 +150,11 @@ class BlockEngines:
         """Return the name of a parameter that engines hold and that has changed, or None."""
         return self._weights.changed()
 
+    def forget(self) -> None:
+        """Let go of the weights that the engines hold; changes are no more looked for."""
+        self._params = {name: self._params[name] for name in self.kept}
+        self._weights = Weights(())
+
     def refit(self, reason: str = "asked to") -> bool:
         """Build the engines anew, with the parameters as they are now.
 

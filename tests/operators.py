@@ -11,12 +11,17 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+import onnxruntime as ort
+import pytest
 
 import mxtrt
 from mxtrt.infer import single_node_symbol
 
 ENGINE = os.environ.get("MXTRT_TEST_ENGINE", "onnxruntime")
 """The engine under test; ``tensorrt`` on a machine with a GPU."""
+
+OLD_RUNTIME = ENGINE == "onnxruntime" and tuple(map(int, ort.__version__.split(".")[:2])) < (1, 32)
+"""Whether ONNX Runtime lacks kernels for int8 and fails for some arrays without elements."""
 
 TOLERANCES = {  # from the arithmetic: float32 sums of a few thousand terms; float16 has 11 bits
     "float64": (1e-10, 1e-12),
@@ -66,14 +71,26 @@ def check_operator(
     options = {"dtypes": dtypes, "engine": engine, "min_subgraph_size": 1}
     optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=shapes, **options)
     left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
+    if OLD_RUNTIME and any("Could not find an implementation" in r for r in left.values()):
+        pytest.skip("ONNX Runtime before 1.32 has no kernel of this type")
     assert not left, left
-    _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
+    _compare(expected, _run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
     mxtrt.release(optimized)
     if unknown_sizes:
         unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
         optimized, kept = mxtrt.optimize(symbol, _nd(params), shapes=unknown, **options)
-        _compare(expected, run_mxnet(optimized, {**inputs, **_np(kept)}), rtol, atol)
+        _compare(expected, _run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
         mxtrt.release(optimized)
+
+
+def _run_engines(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    try:
+        return run_mxnet(symbol, arrays)
+    except mx.base.MXNetError as error:
+        empty = any(array.size == 0 for array in arrays.values())
+        if OLD_RUNTIME and empty and "ONNX Runtime" in str(error):
+            pytest.skip("ONNX Runtime before 1.32 fails for arrays without elements")
+        raise
 
 
 def operator(op: str, num_inputs: int, **attrs: Any) -> mx.sym.Symbol:

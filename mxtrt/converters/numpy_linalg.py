@@ -106,6 +106,8 @@ def _common(order: Sequence[int]) -> int:
 def einsum(onnx: OnnxModel, *xs: Value, subscripts: str = "", optimize: int = 0) -> str:
     """``_npi_einsum`` -> ``Einsum`` with every axis and the output's named."""
     terms, output = _terms(xs, subscripts.replace(" ", ""))
+    if len(xs) == 1 and len({*terms[0]}) == len(terms[0]):
+        return _sum_of_axes(onnx, xs[0], terms[0], output)
     equation = f"{','.join(terms)}->{output}"
     if xs[0].dtype in FLOATS or xs[0].dtype in {"int32", "int64"}:
         return onnx.op("Einsum", *xs, equation=equation)
@@ -113,6 +115,20 @@ def einsum(onnx: OnnxModel, *xs: Value, subscripts: str = "", optimize: int = 0)
     # where one product is
     product = onnx.op("Einsum", *(onnx.cast(x, "int32") for x in xs), equation=equation)
     return onnx.cast(product, xs[0].dtype)
+
+
+def _sum_of_axes(onnx: OnnxModel, x: Value, term: str, output: str) -> str:
+    """Sum along the axes that the output does not name; ONNX Runtime 1.23 fails in its Einsum."""
+    wide = x.dtype if x.dtype in FLOATS else "int64"
+    made = as_type(onnx, x, wide)
+    gone = [axis for axis, letter in enumerate(term) if letter not in output]
+    if gone:
+        made = onnx.op("ReduceSum", made, onnx.ints(gone), keepdims=0)
+    kept = [letter for letter in term if letter in output]
+    order = [kept.index(letter) for letter in output]
+    if order != sorted(order):
+        made = onnx.op("Transpose", made, perm=order)
+    return onnx.cast(made, x.dtype) if wide != x.dtype else onnx.op("Identity", made)
 
 
 def _terms(xs: Sequence[Value], subscripts: str) -> tuple[list[str], str]:

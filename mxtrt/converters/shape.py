@@ -253,6 +253,8 @@ def stack(onnx: OnnxModel, *xs: Value, axis: int = 0) -> str:
 def tile(onnx: OnnxModel, x: Value, *, reps: tuple[int, ...]) -> str:
     """``tile`` -> ``Tile``; the shorter of shape and `reps` gets ones in front."""
     rank = known_rank(x)
+    if not rank and not reps:  # ONNX Runtime 1.23 tiles no number
+        return onnx.op("Identity", x)
     new_axes = range(len(reps) - rank)
     grown = onnx.op("Unsqueeze", x, onnx.ints(new_axes)) if new_axes else x
     return onnx.op("Tile", grown, onnx.ints([*[1] * (rank - len(reps)), *reps]))

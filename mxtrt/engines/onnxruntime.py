@@ -53,6 +53,9 @@ RUN_SETTINGS = (
 # In 1.20 to 1.23 a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
 # 1.32 knows the difference.
 WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
+# With arrays without elements 1.23 to 1.26 divide by 0 or read no memory of theirs in these
+# operators, which ends the process; 1.32 does not.
+DIES_OF_NOTHING = {"Einsum", "TopK"} if _VERSION < (1, 32) else set()
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
 _NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
@@ -94,6 +97,7 @@ class OnnxRuntimeEngine:
             if name in arrays
         ]
         self._outputs = [info.name for info in session.get_outputs()]
+        self.dies_of_nothing: set[str] = set()
         self._lock = threading.Lock()
         self._idle: OrderedDict[Binding, ort.IOBinding] = OrderedDict()
         self._nothing = np.zeros(64, np.uint8)  # an address for arrays without elements
@@ -115,6 +119,11 @@ class OnnxRuntimeEngine:
                 self._idle.popitem(last=False)
 
     def _bind(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> ort.IOBinding:
+        if self.dies_of_nothing and any(0 in buffer.shape for buffer in inputs):
+            raise EngineError(
+                f"{' and '.join(sorted(self.dies_of_nothing))} of ONNX Runtime {ort.__version__} "
+                "cannot take arrays without elements; pip install 'onnxruntime>=1.32'"
+            )
         binding = self.session.io_binding()
         for name, value in self._weights:
             binding.bind_ortvalue_input(name, value)
@@ -158,7 +167,9 @@ def build(
         except EngineError as error:  # in one piece it needs more memory for a moment
             log.info("%s is not laid out piece by piece: %s", proto.graph.name, error)
     session = session or _session(proto, arrays, _session_options(given))
-    return OnnxRuntimeEngine(session, arrays, Origin(False, time.perf_counter() - start, 0))
+    engine = OnnxRuntimeEngine(session, arrays, Origin(False, time.perf_counter() - start, 0))
+    engine.dies_of_nothing = DIES_OF_NOTHING & {node.op_type for node in proto.graph.node}
+    return engine
 
 
 def _session(

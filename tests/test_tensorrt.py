@@ -1150,8 +1150,7 @@ def test_graphs_are_kept_where_they_win(asked, gain, shape, fake_graphs):
 def test_graphs_for_arrays_on_the_gpu(fake_graphs):
     """A graph belongs to addresses: others never see it, and new ones each time make none."""
     engine = FakeEngine(shape=(-1, 4))
-    engine.seconds = 0.003  # a busy machine adds to both ways
-    plan = fake_plan(engine, cuda_graph=None)
+    plan = fake_plan(engine, cuda_graph=True)
     pairs = [(np.full((2, 4), i, np.float32), np.zeros((2, 4), np.float32)) for i in range(3)]
     for _ in range(_execution.CALLS_BEFORE_GRAPH + 2):
         for x, y in pairs[:2]:

@@ -46,6 +46,16 @@ void CopyBytes(char* to, const char* from, size_t bytes, bool streamed) {
   std::memcpy(to, from, bytes);
 }
 
+// How many threads copy at most, the calling one among them.
+int CopyThreads() {
+  static const int threads = [] {
+    cpu_set_t set;
+    const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return std::min(cores, kMaxThreads);
+  }();
+  return threads;
+}
+
 // A copy in chunks, which any number of threads take one after another.
 class Job {
  public:
@@ -182,15 +192,6 @@ int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
 }
 
 }  // namespace
-
-int CopyThreads() {
-  static const int threads = [] {
-    cpu_set_t set;
-    const int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return std::min(cores, kMaxThreads);
-  }();
-  return threads;
-}
 
 int Upload(const Driver& driver, const Piece* pieces, int count, void* stream) {
   for (int i = 0; i < count; ++i) {

@@ -32,9 +32,6 @@ int Upload(const Driver& driver, const Piece* pieces, int count, void* stream);
 // Enqueues the copies to pinned memory, waits for the stream and copies to the arrays.
 int Download(const Driver& driver, const Piece* pieces, int count, void* stream);
 
-// How many threads copy at most, the calling one among them.
-int CopyThreads();
-
 }  // namespace mxtrt
 
 #endif  // MXTRT_TRANSFER_H_

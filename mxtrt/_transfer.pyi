@@ -1,8 +1,5 @@
 from collections.abc import Sequence
 
-def copy_threads() -> int:
-    """Return how many threads copy large arrays, the calling one among them."""
-
 class Transfer:
     """The way of the arrays of one call to a GPU and back.
 

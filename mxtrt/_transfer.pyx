@@ -9,7 +9,7 @@ from __future__ import annotations
 from libc.stdint cimport intptr_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-__all__ = ["Transfer", "copy_threads"]
+__all__ = ["Transfer"]
 
 
 ctypedef int (*CopyToDevice)(uint64_t, const void*, size_t, void*) noexcept nogil
@@ -32,11 +32,6 @@ cdef extern from "transfer.h" namespace "mxtrt" nogil:
 
     int Upload(const Driver&, const Piece*, int, void*)
     int Download(const Driver&, const Piece*, int, void*)
-    int CopyThreads()
-
-
-def copy_threads() -> int:
-    return CopyThreads()
 
 
 cdef class Transfer:

@@ -7,6 +7,7 @@ import ctypes
 import mxnet as mx
 import numpy as np
 import pytest
+from gpu_nets import convnet, images
 
 import mxtrt
 from mxtrt.engines import _cuda
@@ -18,32 +19,6 @@ pytestmark = [
 ]
 
 EXACT = {"tf32": False, "strict": True, "engine": "tensorrt"}
-
-
-def convnet():
-    data = mx.sym.var("data")
-    x = mx.sym.Convolution(data, kernel=(3, 3), num_filter=16, pad=(1, 1), name="conv0")
-    x = mx.sym.BatchNorm(x, fix_gamma=False, name="bn")
-    features = mx.sym.Activation(x, act_type="relu", name="relu")
-    x = mx.sym.Pooling(features, global_pool=True, pool_type="avg", kernel=(1, 1), name="avg")
-    x = mx.sym.softmax(mx.sym.FullyConnected(x, num_hidden=10, name="fc"), name="out")
-    net = mx.sym.Group([features, x])
-    shapes, _, aux_shapes = net.infer_shape(data=(1, 3, 32, 32))
-    rng = np.random.default_rng(0)
-    args = {
-        name: mx.nd.array(rng.normal(0, 0.2, shape))
-        for name, shape in zip(net.list_arguments(), shapes)
-        if name != "data"
-    }
-    aux = {
-        name: mx.nd.array(rng.uniform(0.5, 1, shape))
-        for name, shape in zip(net.list_auxiliary_states(), aux_shapes)
-    }
-    return net, args, aux
-
-
-def images(batch: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (batch, 3, 32, 32)).astype("float32")
 
 
 def on_cpu(net, args, aux, x: np.ndarray) -> list[np.ndarray]:
@@ -66,7 +41,7 @@ def check(found: list, want: list) -> None:
 @pytest.fixture(scope="module")
 def optimized():
     """A net for any batch, on every GPU."""
-    net, args, aux = convnet()
+    net, args, aux = convnet(outputs=True)
     symbol, kept = mxtrt.optimize(net, (args, aux), **EXACT)
     assert not kept[0]
     assert not kept[1]
@@ -84,8 +59,8 @@ def test_an_executor(optimized, index):
     data = mx.nd.array(images(2), ctx=gpu)
     bound = symbol.bind(gpu, {"data": data}, grad_req="null")
     for seed in range(8):  # enough for a CUDA graph
-        data[:] = mx.nd.array(images(2, seed), ctx=gpu)
-        check(bound.forward(is_train=False), on_cpu(*original, images(2, seed)))
+        data[:] = mx.nd.array(images(2, seed=seed), ctx=gpu)
+        check(bound.forward(is_train=False), on_cpu(*original, images(2, seed=seed)))
 
 
 @pytest.mark.parametrize("index", GPUS)
@@ -125,7 +100,7 @@ def test_arrays_on_the_cpu_and_on_the_gpu_in_turn(optimized):
     block = mx.gluon.SymbolBlock(symbol, [mx.sym.var("data")])
     block.hybridize()
     for seed in range(4):
-        x = images(2, seed)
+        x = images(2, seed=seed)
         want = on_cpu(*original, x)
         check(block(mx.nd.array(x, ctx=mx.gpu(0))), want)
         for have, expected in zip(block(mx.nd.array(x)), want):
@@ -135,9 +110,9 @@ def test_arrays_on_the_cpu_and_on_the_gpu_in_turn(optimized):
 
 def test_parts_with_mxnet_in_between():
     """On a GPU that MXNet has kernels for or not: a reshape in MXNet between two parts."""
-    net, args, aux = convnet()
-    x = mx.sym.Reshape(net[0], shape=(0, 16, -1), name="between")
-    x = mx.sym.Reshape(x, shape=(0, 0, 32, 32), name="back")
+    net, args, aux = convnet(outputs=True)
+    x = mx.sym.Reshape(net[0], shape=(0, 32, -1), name="between")
+    x = mx.sym.Reshape(x, shape=(0, 0, 14, 14), name="back")
     net = mx.sym.tanh(mx.sym.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max"))
     args = {name: array for name, array in args.items() if not name.startswith("fc")}
     symbol, _ = mxtrt.optimize(net, (args, aux), exclude_nodes=["between"], **EXACT)
@@ -153,7 +128,7 @@ def test_no_memory_is_lost(optimized):
     gpu = mx.gpu(0)
     block = mx.gluon.SymbolBlock(symbol, [mx.sym.var("data")])
     block.hybridize(static_alloc=True, static_shape=True)
-    data = [mx.nd.array(images(4, seed), ctx=gpu) for seed in range(3)]
+    data = [mx.nd.array(images(4, seed=seed), ctx=gpu) for seed in range(3)]
 
     def calls(count: int) -> int:
         for index in range(count):

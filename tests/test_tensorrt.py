@@ -30,7 +30,7 @@ import mxtrt
 from mxtrt import cli, pipeline
 from mxtrt import partition as partition_module
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _execution, _network, _nvidia, _precision, tensorrt
+from mxtrt.engines import _contexts, _cuda, _execution, _network, _nvidia, _precision, tensorrt
 from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
@@ -1133,7 +1133,7 @@ def test_graphs_are_kept_where_they_win(asked, gain, shape, fake_graphs):
     engine.seconds = 0.002
     plan = fake_plan(engine, cuda_graph=asked)
     x = np.ones((2, 4), np.float32)
-    for _ in range(_execution.CALLS_BEFORE_GRAPH):
+    for _ in range(_contexts.CALLS_BEFORE_GRAPH):
         call(plan, x)
     before = fake_graphs.launched
     x[:] = 5
@@ -1152,7 +1152,7 @@ def test_graphs_for_arrays_on_the_gpu(fake_graphs):
     engine = FakeEngine(shape=(-1, 4))
     plan = fake_plan(engine, cuda_graph=True)
     pairs = [(np.full((2, 4), i, np.float32), np.zeros((2, 4), np.float32)) for i in range(3)]
-    for _ in range(_execution.CALLS_BEFORE_GRAPH + 2):
+    for _ in range(_contexts.CALLS_BEFORE_GRAPH + 2):
         for x, y in pairs[:2]:
             x += 1
             plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
@@ -1163,11 +1163,11 @@ def test_graphs_for_arrays_on_the_gpu(fake_graphs):
     plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
     np.testing.assert_array_equal(y, 2 * x + 1)
     assert fake_graphs.launched == before
-    kept = [np.zeros((1, 4), np.float32) for _ in range(3 * _execution.MAX_ADDRESSES)]
+    kept = [np.zeros((1, 4), np.float32) for _ in range(3 * _contexts.MAX_ADDRESSES)]
     for y in kept:
         plan.execute([FakeBuffer(x[:1], 2)], [FakeBuffer(y, 2)], 11)
     assert fake_graphs.alive == 0
-    assert len(plan._on_streams[11]._seen) <= _execution.MAX_ADDRESSES
+    assert len(plan._on_streams[11]._seen) <= _contexts.MAX_ADDRESSES
     plan.close()
 
 

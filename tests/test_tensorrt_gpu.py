@@ -14,11 +14,13 @@ import mxnet as mx
 import numpy as np
 import onnx
 import pytest
+from gpu_nets import convnet, images
 from operators import run_mxnet
 
 import mxtrt
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _cuda, _execution, _network, _nvidia, _progress, tensorrt
+from mxtrt.engines import _contexts, _cuda, _network, _nvidia, _progress, tensorrt
+from mxtrt.engines._streams import download, upload
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable
 from mxtrt.onnx_model import export_onnx
 from mxtrt.operator import engines
@@ -54,35 +56,6 @@ def no_fallback():
 pytestmark = pytest.mark.gpu
 
 EXACT = {"tf32": False, "strict": True, "engine": "tensorrt"}
-
-
-def convnet(outputs: bool = False):
-    data = mx.sym.var("data")
-    x = mx.sym.Convolution(data, kernel=(3, 3), num_filter=16, pad=(1, 1), name="conv0")
-    x = mx.sym.BatchNorm(x, fix_gamma=False, name="bn")
-    x = mx.sym.Activation(x, act_type="relu", name="relu")
-    x = mx.sym.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max", name="max")
-    x = mx.sym.Convolution(x, kernel=(3, 3), num_filter=32, name="conv1")
-    features = mx.sym.Activation(x, act_type="relu", name="features")
-    x = mx.sym.Pooling(features, global_pool=True, pool_type="avg", kernel=(1, 1), name="avg")
-    x = mx.sym.softmax(mx.sym.FullyConnected(x, num_hidden=10, name="fc"), name="out")
-    net = mx.sym.Group([features, x]) if outputs else x
-    shapes, _, aux_shapes = net.infer_shape(data=(1, 3, 32, 32))
-    rng = np.random.default_rng(0)
-    args = {
-        name: mx.nd.array(rng.normal(0, 0.2, shape))
-        for name, shape in zip(net.list_arguments(), shapes)
-        if name != "data"
-    }
-    aux = {
-        name: mx.nd.array(rng.uniform(0.5, 1.5, shape))
-        for name, shape in zip(net.list_auxiliary_states(), aux_shapes)
-    }
-    return net, args, aux
-
-
-def images(batch: int, size: int = 32, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((batch, 3, size, size)).astype("float32")
 
 
 def run(symbol, params, **arrays) -> list[np.ndarray]:
@@ -197,7 +170,7 @@ def test_cuda_graph(cuda_graph):
     optimized, kept = check(
         net, (args, aux), {"data": images(2)}, shapes=shapes, cuda_graph=cuda_graph
     )
-    for seed in range(_execution.CALLS_BEFORE_GRAPH + 3):
+    for seed in range(_contexts.CALLS_BEFORE_GRAPH + 3):
         want = run(net, (args, aux), data=images(2, seed=seed))[0]
         have = run(optimized, kept, data=images(2, seed=seed))[0]
         np.testing.assert_allclose(have, want, rtol=1e-3, atol=1e-5)
@@ -307,14 +280,14 @@ def test_arrays_on_the_gpu_are_handed_over():
         stream = gpu.stream()
         for _ in range(3):  # new addresses each time
             source, target = gpu.device_memory(x.nbytes), gpu.device_memory(y.nbytes)
-            gpu.to_device(int(source), x, stream)
+            upload(int(source), x.ctypes.data, x.nbytes, stream.handle)
             loaded.execute(
                 [Device(int(source), x.shape)], [Device(int(target), y.shape)], stream.handle
             )
             context = loaded._on_streams[stream.handle].context
             assert context.get_tensor_address(names[0][0]) == int(source)
             assert context.get_tensor_address(names[1][0]) == int(target)
-            gpu.to_host(y, int(target), stream)
+            download(y.ctypes.data, int(target), y.nbytes, stream.handle)
             stream.synchronize()
             np.testing.assert_allclose(y, want, rtol=1e-3, atol=1e-5)
             source.free()
@@ -386,7 +359,7 @@ def test_damaged_plans(damage, tmp_path):
     (tmp_path / "plan").write_bytes(damaged)
     code = f"""
         import mxtrt
-        from mxtrt.engines import _cuda, _execution, _nvidia, tensorrt
+        from mxtrt.engines import _contexts, _cuda, _nvidia, tensorrt
         from mxtrt.errors import EngineError
         plan = open({str(tmp_path / "plan")!r}, "rb").read()
         try:

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from mxtrt._transfer import Transfer, copy_threads
+from mxtrt._transfer import Transfer
 
 KIB = 1 << 10
 SIZES = [0, 1, 63, 4 * KIB + 1, 256 * KIB - 1, 256 * KIB, 600 * KIB + 7, 5000 * KIB + 13]
@@ -160,7 +160,3 @@ def test_after_a_fork():
         failed = copies.upload([tensor.address]) or not np.array_equal(tensor.device, tensor.array)
         os._exit(int(bool(failed)))
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_how_many_threads_copy():
-    assert 1 <= copy_threads() <= len(os.sched_getaffinity(0))

@@ -7,10 +7,12 @@ import threading
 import mxnet as mx
 import numpy as np
 import pytest
+from gpu_nets import convnet, images
 
 import mxtrt
 from mxtrt.arrays import TYPE_FLAGS
 from mxtrt.engines import _cuda
+from mxtrt.engines._streams import download, upload
 from mxtrt.errors import BadOption, EngineNotAvailable
 from mxtrt.operator import engines
 
@@ -30,28 +32,10 @@ pytestmark = [
 EXACT = {"tf32": False, "strict": True, "engine": "tensorrt"}
 
 
-def net():
-    data = mx.sym.var("data")
-    x = mx.sym.Convolution(data, kernel=(3, 3), num_filter=16, name="conv")
-    x = mx.sym.Activation(x, act_type="relu", name="relu")
-    x = mx.sym.Pooling(x, global_pool=True, pool_type="avg", kernel=(1, 1), name="avg")
-    symbol = mx.sym.softmax(mx.sym.FullyConnected(x, num_hidden=10, name="fc"), name="out")
-    shapes, _, _ = symbol.infer_shape(data=(1, 3, 32, 32))
-    rng = np.random.default_rng(0)
-    args = {
-        name: mx.nd.array(rng.normal(0, 0.2, shape))
-        for name, shape in zip(symbol.list_arguments(), shapes)
-        if name != "data"
-    }
-    return symbol, args
-
-
-def images(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (2, 3, 32, 32)).astype("float32")
-
-
-def run(symbol, args, x: np.ndarray) -> np.ndarray:
-    bound = symbol.bind(mx.cpu(), {"data": mx.nd.array(x), **args}, grad_req="null")
+def run(symbol, params, x: np.ndarray) -> np.ndarray:
+    args, aux = params
+    given = {"data": mx.nd.array(x), **args}
+    bound = symbol.bind(mx.cpu(), given, aux_states=aux, grad_req="null")
     return bound.forward(is_train=False)[0].asnumpy()
 
 
@@ -68,11 +52,11 @@ class Device:
 
 @pytest.mark.parametrize("device", [0, 1])
 def test_arrays_on_the_cpu_go_where_the_option_says(device):
-    symbol, args = net()
+    symbol, *params = convnet()
     shapes = {"data": (2, 3, 32, 32)}
-    optimized, kept = mxtrt.optimize(symbol, args, shapes=shapes, device=device, **EXACT)
-    have = run(optimized, kept, images())
-    np.testing.assert_allclose(have, run(symbol, args, images()), rtol=1e-3, atol=1e-5)
+    optimized, kept = mxtrt.optimize(symbol, params, shapes=shapes, device=device, **EXACT)
+    have = run(optimized, kept, images(2))
+    np.testing.assert_allclose(have, run(symbol, params, images(2)), rtol=1e-3, atol=1e-5)
     [engine] = engines(optimized)
     assert list(engine._plans) == [device]
     assert engine._plans[device][0][1].gpu.index == device
@@ -80,14 +64,14 @@ def test_arrays_on_the_cpu_go_where_the_option_says(device):
 
 
 def test_both_at_once():
-    symbol, args = net()
-    want = {seed: run(symbol, args, images(seed)) for seed in range(20)}
+    symbol, *params = convnet()
+    want = {seed: run(symbol, params, images(2, seed=seed)) for seed in range(20)}
     wrong = []
 
     def work(device: int) -> None:
-        optimized, kept = mxtrt.optimize(symbol, args, device=device, **EXACT)
+        optimized, kept = mxtrt.optimize(symbol, params, device=device, **EXACT)
         for seed, expected in want.items():
-            if not np.allclose(run(optimized, kept, images(seed)), expected, 1e-3, 1e-5):
+            if not np.allclose(run(optimized, kept, images(2, seed=seed)), expected, 1e-3, 1e-5):
                 wrong.append((device, seed))
         mxtrt.release(optimized)
 
@@ -100,18 +84,19 @@ def test_both_at_once():
 
 
 def test_an_engine_for_each_gpu_that_arrays_lie_on():
-    symbol, args = net()
-    optimized, _ = mxtrt.optimize(symbol, args, shapes={"data": (2, 3, 32, 32)}, **EXACT)
+    symbol, *params = convnet()
+    optimized, _ = mxtrt.optimize(symbol, params, shapes={"data": (2, 3, 32, 32)}, **EXACT)
     [engine] = engines(optimized)
-    want = run(symbol, args, images())
+    x = images(2)
+    want = run(symbol, params, x)
     for index in (1, 0, 1):
         with _cuda.gpu(index) as gpu:
             stream = gpu.stream()
             source, target = Device(gpu, (2, 3, 32, 32)), Device(gpu, (2, 10))
             found = np.zeros((2, 10), np.float32)
-            gpu.to_device(source.address, images(), stream)
+            upload(source.address, x.ctypes.data, x.nbytes, stream.handle)
             engine.execute([source], [target], stream.handle)
-            gpu.to_host(found, target.address, stream)
+            download(found.ctypes.data, target.address, found.nbytes, stream.handle)
             stream.synchronize()
             np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
     assert sorted(engine._plans) == [0, 1]
@@ -119,6 +104,6 @@ def test_an_engine_for_each_gpu_that_arrays_lie_on():
 
 
 def test_a_gpu_that_is_not_there():
-    symbol, args = net()
+    symbol, *params = convnet()
     with pytest.raises(BadOption, match=f"device={_gpus()}: there is no such GPU; this machine"):
-        mxtrt.optimize(symbol, args, device=_gpus(), **EXACT)
+        mxtrt.optimize(symbol, params, device=_gpus(), **EXACT)

@@ -255,7 +255,8 @@ def dsplit(
     sections: int = 0,
 ) -> tuple[str, ...]:
     """``_npi_dsplit`` -> ``Split`` or ``Slice`` of the third axis."""
-    del axis  # always 2 in NumPy
+    if axis != 2:
+        raise UnsupportedOp(f"axis={axis}: NumPy splits axis 2, and MXNet's own values are none")
     return split_v2(onnx, x, indices=indices, axis=2, squeeze_axis=squeeze_axis, sections=sections)
 
 

@@ -118,8 +118,6 @@ class Gpu:
         # never released: at the exit of the process MXNet and TensorRT may come after us
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
         self._pop = drv.Context.pop
-        self.to_device = drv.memcpy_htod_async
-        self.to_host = drv.memcpy_dtoh_async
         self._functions: tuple[int, ...] = ()
 
     def __enter__(self) -> Gpu:

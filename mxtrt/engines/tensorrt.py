@@ -11,6 +11,7 @@
 ``_background.py``    builds while ONNX Runtime serves
 ``_progress.py``      signs of life of a build, and Ctrl-C
 ``_execution.py``     running a plan
+``_contexts.py``      execution contexts, with what a call needs
 ====================  ==================================================
 """
 

@@ -174,6 +174,8 @@ def test_splits_of_other_ranks() -> None:
     check_numpy("_npi_dsplit", CUBE, indices=(), sections=2, axis=2)
     whole = {"indices": (), "sections": CUBE.shape[2], "squeeze_axis": True}
     check_numpy("_npi_dsplit", CUBE, axis=2, **whole)
+    symbol = operator("_npi_dsplit", 1, indices=(0, 2), axis=0)
+    check_refused(symbol, {"x0": CUBE}, "axis=0: NumPy splits axis 2")
 
 
 MODES = ["constant", "edge", "reflect", "symmetric", "maximum", "minimum"]

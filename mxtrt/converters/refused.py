@@ -82,18 +82,6 @@ refuses("a likelihood for training, computed event by event", "_contrib_hawkesll
 refuses("makes the targets of training from labels", "_contrib_MultiBoxTarget")
 
 refuses(
-    "a likelihood for training",
-    "_random_pdf_dirichlet",
-    "_random_pdf_exponential",
-    "_random_pdf_gamma",
-    "_random_pdf_generalized_negative_binomial",
-    "_random_pdf_negative_binomial",
-    "_random_pdf_normal",
-    "_random_pdf_poisson",
-    "_random_pdf_uniform",
-)
-
-refuses(
     "updates weights while a model is trained",
     "_adamw_update",
     "_contrib_group_adagrad_update",

@@ -31,7 +31,7 @@ def start(monkeypatch, *messages, made=None) -> None:
     """Start a builder that logs messages and is made, or not."""
     api = old_api()
     del api.builder
-    api._builder, api.logger.said = None, ""
+    api._builders, api._has_plugins, api.logger.said = {}, False, ""
     collected = [(1, message) for message in messages]
     api.logger.collecting = lambda quiet=False: nullcontext(collected)
 
@@ -42,6 +42,27 @@ def start(monkeypatch, *messages, made=None) -> None:
 
     monkeypatch.setattr(Old, "Builder", builder, raising=False)
     api.builder()
+
+
+def test_a_builder_and_a_runtime_for_each_gpu(monkeypatch):
+    """TensorRT refuses to build on another GPU than that on which its builder was made."""
+    api = old_api()
+    del api.builder
+    api._builders, api._runtimes, api._has_plugins, added = {}, {}, False, []
+    api.logger.collecting = lambda quiet=False: nullcontext([])
+    for name in ("Builder", "Runtime"):
+        monkeypatch.setattr(Old, name, lambda logger: SimpleNamespace(), raising=False)
+    monkeypatch.setattr(
+        Old, "init_libnvinfer_plugins", lambda *_: added.append(True), raising=False
+    )
+    for make in (api.builder, api.runtime):
+        made = []
+        for device in (0, 1, 0):
+            monkeypatch.setattr(_cuda, "current_device", lambda device=device: device)
+            made.append(make())
+        assert made[0] is made[2]
+        assert made[0] is not made[1]
+    assert added == [True]
 
 
 def test_a_driver_that_is_too_old(monkeypatch):

@@ -239,7 +239,7 @@ def test_a_second_start_builds_nothing(rtx_on_cpu, tmp_path):
     optimized(tmp_path, batch=3, strict=True)
     assert len(rtx_on_cpu) == 3
     kinds = [entry.key["kind"] for entry in Store(tmp_path).entries(verify=True)]
-    assert sorted(kinds) == ["parser"] * 3 + ["plan"] * 3
+    assert sorted(kinds) == ["parser"] * 4 + ["plan"] * 3 + ["start"]
 
 
 @needs_rtx
@@ -535,6 +535,67 @@ def test_plans_for_files_use_the_timings_and_add_theirs(tmp_path):
     assert seen[1:] == [b""]
 
 
+# -- what takes seconds to find out ----------------------------------------------------------------
+
+
+def test_the_parser_is_asked_once_about_a_node(tmp_path):
+    asked = []
+
+    def answers(options: Options) -> _stored.NodeAnswers:
+        return _stored.NodeAnswers(ask, FakeApi(), options)
+
+    def ask(model):
+        asked.append(model.graph.node[0].op_type)
+        return None if asked[-1] == "Relu" else "no such operator"
+
+    relu, other = (one_node(op, [("x", 1, [2])], [("y", 1, [2])]) for op in ("Relu", "Nothing"))
+    first, meanwhile = (answers(Options(cache_dir=str(tmp_path))) for _ in range(2))
+    for _ in range(2):
+        assert first(relu) is None
+    assert meanwhile(other) == "no such operator"
+    first.keep()
+    meanwhile.keep()
+    assert asked == ["Relu", "Nothing"]
+    second = answers(Options(cache_dir=str(tmp_path)))
+    assert second(relu) is None
+    assert second(other) == "no such operator"
+    assert asked == ["Relu", "Nothing"]
+    [entry] = Store(tmp_path).entries(verify=True)
+    assert entry.key["kind"] == "parser"
+    assert not entry.problem
+    without = answers(Options(cache_dir=False))
+    assert without(relu) is None
+    without.keep()
+    assert asked == ["Relu", "Nothing", "Relu"]
+
+
+def test_a_builder_is_started_once_on_a_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(_cuda, "driver", lambda: SimpleNamespace(get_driver_version=lambda: 12040))
+    monkeypatch.setattr(_stored, "_kernel_driver", lambda: "580.65")
+    gpu = SimpleNamespace(name="NVIDIA H200", capability=(9, 0))
+    started = []
+
+    def start(fails: bool = False) -> None:
+        started.append(True)
+        if fails:
+            raise EngineNotAvailable("TensorRT cannot start")
+
+    def once(fails: bool = False, **options) -> None:
+        given = Options(**{"cache_dir": str(tmp_path), **options})
+        _stored.start_once(lambda: start(fails), FakeApi(), gpu, given)
+
+    with pytest.raises(EngineNotAvailable, match="cannot start"):
+        once(fails=True)
+    for _ in range(3):
+        once()
+    assert len(started) == 2, "a failure is not remembered, a success is"
+    once(cache_dir=False)
+    assert len(started) == 3
+    monkeypatch.setattr(_stored, "_kernel_driver", lambda: "590.1")
+    once()
+    assert len(started) == 4
+
+
 # -- on a GPU --------------------------------------------------------------------------------------
 
 
@@ -564,7 +625,7 @@ def test_a_second_start_on_a_gpu(on_gpu, tmp_path, monkeypatch):
     assert origins == [False, True]
     np.testing.assert_array_equal(*outputs)
     kinds = sorted(entry.key["kind"] for entry in Store(tmp_path).entries(verify=True))
-    assert kinds == ["parser", "plan", "timing"]
+    assert kinds == ["parser", "parser", "plan", "start", "timing"]
     [plan] = [entry for entry in Store(tmp_path).entries() if entry.key["kind"] == "plan"]
     assert "gpu" in plan.key
 

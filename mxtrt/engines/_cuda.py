@@ -99,6 +99,14 @@ def gpu(index: int) -> Gpu:
         return _gpus[index]
 
 
+def current_device() -> int:
+    """Return the number of the GPU that is current on this thread; 0 where none is."""
+    device = ctypes.c_int(0)
+    if _driver_module is not None:
+        _driver_library("cuCtxGetDevice").cuCtxGetDevice(ctypes.byref(device))
+    return device.value
+
+
 class Gpu:
     """A GPU; ``with gpu:`` makes its primary context current on this thread."""
 

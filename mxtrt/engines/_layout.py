@@ -31,7 +31,7 @@ from ..onnx_model import EXTERNAL_LOCATION, reads
 
 BLOCKS = "com.microsoft.nchwc"  # the domain of the operators that compute in blocks
 CONV = BLOCKS, "Conv"
-LEAST = 32 << 20  # bytes of weights of convolutions; three times less than that is no harm
+LEAST = 128 << 20  # bytes of weights of convolutions: below that a quick start counts for more
 PIECES = 64  # at most about; more of them take longer, fewer of them more memory
 LONGEST = 4  # times as many bytes a piece may have while it finds no good place to end
 SMALL = 64 << 10  # bytes of a weight that each piece may have a copy of, such as BatchNorm's

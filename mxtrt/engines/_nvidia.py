@@ -60,8 +60,9 @@ class Api:
         self.logger = immortal(_logger(trt))
         self.lock = threading.Lock()  # one build at a time: tactics are timed on the GPU
         self.timing_cache = b""  # of all builds of this process
-        self._builder: Any = None
-        self._runtime: Any = None
+        self._builders: dict[int, Any] = {}  # by the GPU that was current when they were made
+        self._runtimes: dict[int, Any] = {}
+        self._has_plugins = False
 
     # -- what it can do ----------------------------------------------------------------------
 
@@ -149,31 +150,39 @@ class Api:
     # -- objects of the process --------------------------------------------------------------
 
     def builder(self) -> Any:
-        """Return the builder; it is not thread-safe: hold `lock`.
+        """Return the builder of the current GPU; it is not thread-safe: hold `lock`.
 
         Raises
         ------
         EngineNotAvailable
             TensorRT cannot use the GPU, or there is none.
         """
-        if self._builder is None:
-            self._builder = immortal(self._make(self.module.Builder))
-            plugins = getattr(self.module, "init_libnvinfer_plugins", None)
-            if plugins is not None:
-                plugins(self.logger, "")
-        return self._builder
+        device = _cuda.current_device()
+        if device not in self._builders:
+            self._builders[device] = immortal(self._make(self.module.Builder))
+            self._add_plugins()
+        return self._builders[device]
 
     def runtime(self) -> Any:
-        """Return the runtime, which outlives all engines.
+        """Return the runtime of the current GPU, which outlives all engines.
 
         Raises
         ------
         EngineNotAvailable
             TensorRT cannot use the GPU, or there is none.
         """
-        if self._runtime is None:
-            self._runtime = immortal(self._make(self.module.Runtime))
-        return self._runtime
+        device = _cuda.current_device()
+        if device not in self._runtimes:
+            self._runtimes[device] = immortal(self._make(self.module.Runtime))
+            self._add_plugins()
+        return self._runtimes[device]
+
+    def _add_plugins(self) -> None:
+        """Make NVIDIA's own plugins known, which the parser uses for some operators of ONNX."""
+        add = getattr(self.module, "init_libnvinfer_plugins", None)
+        if add is not None and not self._has_plugins:
+            add(self.logger, "")
+            self._has_plugins = True
 
     def _make(self, kind: Any) -> Any:
         with self.logger.collecting(quiet=True) as messages:

@@ -174,6 +174,82 @@ def stored_answer(
     return answer
 
 
+class NodeAnswers:
+    """What NVIDIA's parser says of models of one node; the store remembers it.
+
+    Parameters
+    ----------
+    ask : callable
+        Returns why the parser refuses a model, or None.
+    api, options
+        What the answers depend on, and where they are kept.
+    """
+
+    def __init__(
+        self, ask: Callable[[onnx.ModelProto], str | None], api: Api, options: Options
+    ) -> None:
+        self._ask = ask
+        self._store = open_store(options.cache_dir, options.cache_size)
+        self._key = {
+            "kind": "parser",
+            **machine_facts(api, None),
+            "name": "single operators, what the parser says",
+        }
+        self._known: dict[str, str | None] | None = None
+        self._new: dict[str, str | None] = {}
+
+    def __call__(self, scratch: onnx.ModelProto) -> str | None:
+        """Return the parser's answer; `keep` puts what is new into the store."""
+        if self._store is None:
+            return self._ask(scratch)
+        if self._known is None:
+            self._known = _answers(self._store.read(self._key))
+        digest = hashlib.sha256(scratch.SerializeToString(deterministic=True)).hexdigest()
+        if digest not in self._known:
+            self._known[digest] = self._new[digest] = self._ask(scratch)
+        return self._known[digest]
+
+    def keep(self) -> None:
+        """Put the new answers into the store, beside those of other processes."""
+        if self._store is None or not self._new:
+            return
+        new, self._new = self._new, {}
+        self._store.update(
+            self._key,
+            lambda before: json.dumps({**_answers(before), **new}).encode(),
+            "the parser's answers",
+        )
+
+
+def _answers(content: bytes | None) -> dict[str, str | None]:
+    answers: dict[str, str | None] = json.loads(content) if content else {}
+    return answers
+
+
+def start_once(start: Callable[[], object], api: Api, gpu: Gpu, options: Options) -> None:
+    """Find out whether TensorRT's builder starts, which takes seconds, unless the store knows it.
+
+    Parameters
+    ----------
+    start : callable
+        Raises an error where it does not.
+    api, gpu, options
+        What the answer depends on, and where it is kept.
+    """
+    store = open_store(options.cache_dir, options.cache_size)
+    if store is None:
+        start()
+        return
+    key = {
+        "kind": "start",
+        **machine_facts(api, gpu),
+        "name": f"{api.version} starts on {gpu.name}",
+    }
+    if store.read(key) is None:
+        start()
+        store.update(key, lambda before: b"yes", "that TensorRT starts")
+
+
 def built_with_timings(
     build: Callable[[], Any], api: Api, gpu: Gpu | None, options: Options
 ) -> Any:

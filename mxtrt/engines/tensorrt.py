@@ -38,7 +38,7 @@ from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
 from ._refit import refit
 from ._saved_plans import SavedPlan, load_saved, of_this_machine, save_plan
-from ._stored import stored_answer, stored_plan
+from ._stored import NodeAnswers, start_once, stored_answer, stored_plan
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -94,6 +94,7 @@ class TensorRTBuilder:
     def __init__(self, api: Api, options: Options) -> None:
         self.api, self.kind = api, api.name
         self._options, self._gpu_name = options, "no GPU"
+        self._answers = NodeAnswers(lambda scratch: refusal(api, scratch), api, options)
         _check_options(api, options)
 
     def require_gpu(self, gpu: _cuda.Gpu) -> None:
@@ -107,9 +108,10 @@ class TensorRTBuilder:
                     f"{major}.{minor})"
                 )
         with gpu, self.api.lock:
-            made = self.api.builder()
             if self._options.dla_core is not None:
-                check_dla(self.api, made, self._options)
+                check_dla(self.api, self.api.builder(), self._options)
+            else:
+                start_once(self.api.builder, self.api, gpu, self._options)
             _prepare_runtime(self.api, self._options)
         self._gpu_name = gpu.name
 
@@ -119,7 +121,7 @@ class TensorRTBuilder:
 
     def refuses(self, scratch: onnx.ModelProto) -> str | None:
         """Return why NVIDIA's parser does not read a scratch model, or None."""
-        return refusal(self.api, scratch)
+        return self._answers(scratch)
 
     def refused_nodes(
         self, proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray], options: Options
@@ -128,6 +130,7 @@ class TensorRTBuilder:
 
         The store remembers the answer: reading a large part takes seconds.
         """
+        self._answers.keep()
         declared = declared_sizes(proto, options.shapes)
         if None in declared:
             return {}  # the ranks are known at the first call

@@ -50,12 +50,10 @@ def eigvalsh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> str:  # noqa: N80
 
 def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     """Return the eigenvalues in ascending order, and their vectors as rows of either sign."""
-    count, dtype = steps(a), a.dtype if a.dtype in FLOATS else "float64"
-    if count > MAX_ROWS and not onnx.leaves_mxnet:
-        raise UnsupportedOp(f"{count} rows, more than {MAX_ROWS}: MXNet is much faster than a loop")
+    count, dtype = rows_to_turn(onnx, a), a.dtype if a.dtype in FLOATS else "float64"
     matrix = value_of(onnx, _symmetric(onnx, a, triangle, dtype), a.shape, dtype)
-    pairs = _pairs(count)
-    tables = onnx.constant(pairs, dtype), onnx.constant(_orders(pairs), dtype)
+    pairs = pairings(count)
+    tables = onnx.constant(pairs, dtype), onnx.constant(orders(pairs), dtype)
     identity = onnx.constant(np.eye(count), dtype)
     largest = onnx.op("ReduceMax", onnx.op("Abs", matrix), axes=[-2, -1], keepdims=1)
     noise = onnx.op("Mul", largest, onnx.constant(ROUNDING * np.finfo(dtype).eps, dtype))
@@ -73,6 +71,14 @@ def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     places = onnx.op("Unsqueeze", order, onnx.ints([-1]))
     chosen = onnx.cast(onnx.op("Equal", places, onnx.ints(range(count))), dtype)
     return values, onnx.op("MatMul", chosen, vectors)
+
+
+def rows_to_turn(onnx: OnnxModel, a: Value, axis: int = -1) -> int:
+    """Return the number of rows of `a`, if a loop does not take much longer than MXNet."""
+    count = steps(a, axis)
+    if count > MAX_ROWS and not onnx.leaves_mxnet:
+        raise UnsupportedOp(f"{count} rows, more than {MAX_ROWS}: MXNet is much faster than a loop")
+    return count
 
 
 def _symmetric(onnx: OnnxModel, a: Value, triangle: str, dtype: str) -> str:
@@ -109,7 +115,7 @@ def _round(
     own = along_rows(body.op("Mul", matrix, identity))
     partner = body.op("MatMul", pairs, own)
     between = along_rows(body.op("Mul", matrix, pairs))
-    tan = _tangent(body, own, partner, between, order, (zero, one), dtype)
+    tan = tangent(body, own, partner, between, order, (zero, one), dtype)
     cos = body.op("Reciprocal", body.op("Sqrt", body.op("Add", one, body.op("Mul", tan, tan))))
     sin = body.op("Mul", tan, cos)
     rotation = body.op("Add", body.op("Mul", cos, identity), body.op("Mul", sin, pairs))
@@ -122,7 +128,7 @@ def _round(
     return loop_body(body, go_on, [*zip(states, (turned, body.op("MatMul", back, vectors)))])
 
 
-def _tangent(
+def tangent(
     body: OnnxModel,
     own: str,
     partner: str,
@@ -142,7 +148,7 @@ def _tangent(
     return body.op("Where", nothing, zero, tan)
 
 
-def _pairs(count: int) -> Rounds:
+def pairings(count: int) -> Rounds:
     """Return who meets whom in each round, as matrices; in odd fields one waits."""
     players = [*range(count), *([-1] if count % 2 else [])]
     rounds = np.zeros((max(len(players) - 1, 1), count, count), bool)
@@ -154,7 +160,7 @@ def _pairs(count: int) -> Rounds:
     return rounds
 
 
-def _orders(pairs: Rounds) -> npt.NDArray[np.float64]:
+def orders(pairs: Rounds) -> npt.NDArray[np.float64]:
     """Return 1 for the first of each pair, -1 for the second, as columns."""
     place = np.arange(pairs.shape[-1])
     partner = pairs @ place

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
-from ..registry import converts, refuses
+from ..registry import converts
 from . import (
     known_rank,
     known_shape,
@@ -18,13 +18,6 @@ from . import (
 from .creation import as_dtype, filled, positions
 from .indexing import diag, sliced
 from .numpy_reduction import accumulated
-
-refuses(
-    "the values of its input decide the size of its output, which MXNet has to know beforehand",
-    "_npi_bincount", "_npi_unique", "_npx_nonzero",
-)  # fmt: skip
-refuses("MXNet tells the size of its output after the run only, whatever is deleted", "_npi_delete")
-
 
 # -- diagonals -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Operators that `export_model` converts and `optimize` leaves: random numbers, sizes by value.
+"""Random numbers, which `export_model` converts and `optimize` leaves.
 
 ONNX draws uniform, normal and categorical numbers. Others are made of uniform ones by the inverse
 of their distribution function. ONNX Runtime has no float16 generator: those are cast.
@@ -164,12 +164,6 @@ def shuffle(onnx: OnnxModel, x: Value) -> str:
     drawn = onnx.op("RandomUniformLike", rows)
     _, order = onnx.ops("TopK", drawn, length, outputs=2, axis=0)
     return onnx.op("Gather", x, order, axis=0)
-
-
-@exports("_contrib_boolean_mask")
-def boolean_mask(onnx: OnnxModel, x: Value, index: Value, *, axis: int = 0) -> str:
-    """``_contrib_boolean_mask`` -> ``Compress``."""
-    return onnx.op("Compress", x, onnx.cast(index, "bool"), axis=axis)
 
 
 # -- drawing -----------------------------------------------------------------------------------

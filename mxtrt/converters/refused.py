@@ -72,11 +72,6 @@ refuses(
     "_square_sum",
 )
 
-refuses(
-    "the values of its input decide the size of its output, which MXNet has to know beforehand",
-    "_contrib_boolean_mask",
-)
-
 refuses("a likelihood for training, computed event by event", "_contrib_hawkesll")
 
 refuses("makes the targets of training from labels", "_contrib_MultiBoxTarget")

@@ -31,6 +31,7 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
+from ._int64 import with_right_int64
 from ._layout import Arrays, lay_out
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
 # With arrays without elements 1.23 to 1.26 divide by 0 or read no memory of theirs in these
 # operators, which ends the process; 1.32 does not.
 DIES_OF_NOTHING = {"Einsum", "TopK"} if _VERSION < (1, 32) else set()
+WRONG_INT64 = (1, 21) <= _VERSION < (1, 32)  # see _int64
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
 _NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
@@ -159,6 +161,8 @@ def build(
     """Build a session; see `Builder.build`."""
     start, given = time.perf_counter(), options.session_options
     arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
+    if WRONG_INT64:
+        proto = with_right_int64(proto)
     session = None
     if all(name.startswith(RUN_SETTINGS) for name in given):
         try:

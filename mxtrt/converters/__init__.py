@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedOp
-from ..graph import Shape, Value
+from ..graph import Shape, Value, format_shape
 
 if TYPE_CHECKING:
     from ..onnx_model import OnnxModel
@@ -68,6 +68,18 @@ def normalized_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise UnsupportedOp(f"axis={axis} does not exist in a tensor of {rank} axes")
     return axis % rank
+
+
+def refuse_empty(x: Value, *axes: int) -> None:
+    """Refuse what is known to have no element along one of the `axes`.
+
+    Raises
+    ------
+    UnsupportedOp
+        A size is 0.
+    """
+    if x.shape is not None and any(x.shape[axis] == 0 for axis in axes):
+        raise UnsupportedOp(f"{x.name!r} is {format_shape(x.shape)}: there is nothing to read")
 
 
 def shape_vector(onnx: OnnxModel, x: Value) -> str:

@@ -31,14 +31,14 @@ Rounds = npt.NDArray[np.bool_]
 def syevd(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     """``_linalg_syevd`` -> a ``Loop`` of Jacobi's rotations; vectors are rows."""
     values, vectors = _eigenvectors(onnx, a, "L")
-    return _with_largest_positive(onnx, vectors), values
+    return _with_largest_positive(onnx, a, vectors), values
 
 
 @converts("_npi_eigh")
 def eigh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> tuple[str, str]:  # noqa: N803
     """``_npi_eigh`` -> a ``Loop`` of Jacobi's rotations; vectors are columns."""
     values, vectors = _eigenvectors(onnx, a, UPLO)
-    rows = _with_largest_positive(onnx, vectors)
+    rows = _with_largest_positive(onnx, a, vectors)
     return values, matrix_transpose(onnx, rows, known_rank(a))
 
 
@@ -50,6 +50,9 @@ def eigvalsh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> str:  # noqa: N80
 
 def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     """Return the eigenvalues in ascending order, and their vectors as rows of either sign."""
+    if a.shape is not None and a.shape[-1] == 0:
+        nothing = onnx.cast(a, a.dtype if a.dtype in FLOATS else "float64")
+        return onnx.op("ReduceSum", nothing, onnx.ints([-1]), keepdims=0), nothing
     count, dtype = rows_to_turn(onnx, a), a.dtype if a.dtype in FLOATS else "float64"
     matrix = value_of(onnx, _symmetric(onnx, a, triangle, dtype), a.shape, dtype)
     pairs = pairings(count)
@@ -168,8 +171,10 @@ def orders(pairs: Rounds) -> npt.NDArray[np.float64]:
     return np.where(met, np.sign(partner - place), 0)[..., None]
 
 
-def _with_largest_positive(onnx: OnnxModel, rows: str) -> str:
+def _with_largest_positive(onnx: OnnxModel, a: Value, rows: str) -> str:
     """Return the vectors with the sign that makes the element of the largest size positive."""
+    if a.shape is not None and a.shape[-1] == 0:
+        return rows
     place = onnx.op("ArgMax", onnx.op("Abs", rows), axis=-1, keepdims=1)
     largest = onnx.op("GatherElements", rows, place, axis=-1)
     return onnx.op("Mul", rows, onnx.op("Sign", largest))

@@ -12,7 +12,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size, size_vector
+from . import known_rank, known_size, refuse_empty, size_vector
 from .convolution import deconvolution
 from .indexing import sliced
 from .shape import Size, reshaped, sizes_of
@@ -155,6 +155,7 @@ def _scaled(onnx: OnnxModel, length: Length, scale: float) -> Length:
 @converts("_contrib_AdaptiveAvgPooling2D")
 def adaptive_average_pool(onnx: OnnxModel, x: Value, *, output_size: tuple[int, ...] = ()) -> str:
     """``_contrib_AdaptiveAvgPooling2D`` -> ``AveragePool``; two ``MatMul`` for uneven windows."""
+    refuse_empty(x, 2, 3)
     wanted = (output_size or (1,)) * (1 if len(output_size) == 2 else 2)
     if set(wanted) == {1}:
         if x.dtype == "float64":  # for which ONNX Runtime has no GlobalAveragePool

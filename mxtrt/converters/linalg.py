@@ -245,6 +245,8 @@ def _number_per_matrix(onnx: OnnxModel, a: Value, made: str) -> str:
 def steps(a: Value, axis: int = -1) -> int:
     """Return the number of rows of `a`, if it is not too large to write a step for each."""
     count = known_size(a, axis)
+    if count == 0:
+        raise UnsupportedOp(f"{a.name!r} has no rows to begin with")
     if count > MAX_STEPS:
         raise UnsupportedOp(f"{count} rows would be {count} steps; {MAX_STEPS} are written at most")
     return count

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 import numpy as np
 
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis
+from . import known_rank, normalized_axis, size_vector
 from .elementwise import single
 from .reduction import reduce, reduced_axes
 
@@ -176,6 +177,8 @@ def layer_norm(
     output_mean_var: bool = False,
 ) -> tuple[str, ...]:
     """``LayerNorm`` -> ``LayerNormalization``, its axis moved to the end where it is not."""
+    if _may_have_no_channels(x, gamma, beta, axis):  # LayerNormalization has to have some
+        return _layer_norm_of_any(onnx, x, gamma, beta, axis, eps)[: 3 if output_mean_var else 1]
     if axis == -1 or axis == known_rank(x) - 1:
         y = onnx.op("LayerNormalization", x, gamma, beta, epsilon=eps, axis=-1)
     else:
@@ -188,6 +191,36 @@ def layer_norm(
     if not output_mean_var:
         return (y,)
     return y, *_mean_and_std(onnx, x, x.dtype, axis, eps, keepdims=1)
+
+
+def _may_have_no_channels(x: Value, gamma: Value, beta: Value, axis: int) -> bool:
+    known = [x.shape[axis]] if x.shape is not None else []
+    known += [vector.shape[0] for vector in (gamma, beta) if vector.shape]
+    size = next((size for size in known if size is not None), None)
+    return mx.util.is_np_shape() and not size
+
+
+def _layer_norm_of_any(
+    onnx: OnnxModel, x: Value, gamma: Value, beta: Value, axis: int, eps: float
+) -> tuple[str, str, str]:
+    """Return what ``LayerNorm`` makes of any number of channels: the mean of none is NaN."""
+    count = onnx.cast(size_vector(onnx, x, axis), x.dtype)
+
+    def mean_of(numbers: Operand) -> str:
+        return onnx.op("Div", onnx.op("ReduceSum", numbers, onnx.ints([axis])), count)
+
+    mean = mean_of(x)
+    centred = onnx.op("Sub", x, mean)
+    var = mean_of(onnx.op("Mul", centred, centred))
+    std = onnx.op("Sqrt", onnx.op("Add", var, onnx.constant(eps, x.dtype)))
+    behind = -axis - 1 if axis < 0 else known_rank(x) - 1 - axis
+    scale: Operand = gamma
+    shift: Operand = beta
+    if behind:  # (C,) becomes (C, 1, 1)
+        axes = onnx.ints(range(1, behind + 1))
+        scale, shift = (onnx.op("Unsqueeze", vector, axes) for vector in (gamma, beta))
+    scaled = onnx.op("Mul", onnx.op("Div", centred, std), scale)
+    return onnx.op("Add", scaled, shift), mean, std
 
 
 def _mean_and_std(

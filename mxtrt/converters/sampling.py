@@ -8,6 +8,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from . import refuse_empty
 from .image import length_of, ramp
 
 INT64_MAX = 2**63 - 1
@@ -72,6 +73,7 @@ def _warped(onnx: OnnxModel, flow: Value, channel: int) -> str:
 
 
 def _sampled(onnx: OnnxModel, x: Value, grid: Operand) -> str:
+    refuse_empty(x, 2, 3)
     points = onnx.op("Transpose", grid, perm=[0, 2, 3, 1])
     attrs = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": 1}
     return onnx.op("GridSample", x, points, **attrs)

@@ -21,11 +21,12 @@ from .suppression import loop_body
 @converts("_npi_svd")
 def svd(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
     """``_npi_svd`` -> a ``Loop`` of Jacobi's rotations of the rows."""
-    count, rank = rows_to_turn(onnx, a, -2), known_rank(a)
+    rank = known_rank(a)
     if 0 in (a.shape or ()):
         square = onnx.op("MatMul", a, matrix_transpose(onnx, a, rank))
         lengths = onnx.op("ReduceSum", a, onnx.ints([-1]), keepdims=0)
         return square, lengths, onnx.op("Identity", a)
+    count = rows_to_turn(onnx, a, -2)
     lengths, rows, turns = _turned(onnx, a, count)
     zero, one = onnx.constant(0, a.dtype), onnx.constant(1, a.dtype)
     values, order = onnx.ops("TopK", lengths, onnx.ints([count]), outputs=2, axis=-2)

@@ -31,7 +31,7 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
-from ._int64 import with_right_int64
+from ._int64 import graphs, with_right_int64
 from ._layout import Arrays, lay_out
 
 if TYPE_CHECKING:
@@ -54,9 +54,11 @@ RUN_SETTINGS = (
 # In 1.20 to 1.23 a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
 # 1.32 knows the difference.
 WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
-# With arrays without elements 1.23 to 1.26 divide by 0 or read no memory of theirs in these
-# operators, which ends the process; 1.32 does not.
-DIES_OF_NOTHING = {"Einsum", "TopK"} if _VERSION < (1, 32) else set()
+# Versions whose processes end, for a division by 0 or foreign memory, where these operators find
+# no elements: Einsum of two arrays until 1.25, TopK behind an axis of size 0 until 1.30.
+DIES_OF_NOTHING = {
+    op for op, right in (("Einsum", (1, 26)), ("TopK", (1, 31))) if right > _VERSION
+}
 WRONG_INT64 = (1, 21) <= _VERSION < (1, 32)  # see _int64
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
@@ -110,6 +112,8 @@ class OnnxRuntimeEngine:
         with self._lock:
             binding = self._idle.pop(key, None)
         if binding is None:
+            if all(0 in buffer.shape for buffer in outputs):
+                return  # nothing to make, in which several kernels of 1.23 fail
             binding = self._bind(inputs, outputs)
         try:
             self.session.run_with_iobinding(binding)
@@ -122,10 +126,7 @@ class OnnxRuntimeEngine:
 
     def _bind(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> ort.IOBinding:
         if self.dies_of_nothing and any(0 in buffer.shape for buffer in inputs):
-            raise EngineError(
-                f"{' and '.join(sorted(self.dies_of_nothing))} of ONNX Runtime {ort.__version__} "
-                "cannot take arrays without elements; pip install 'onnxruntime>=1.32'"
-            )
+            raise EngineError(_needs_elements(self.dies_of_nothing))
         binding = self.session.io_binding()
         for name, value in self._weights:
             binding.bind_ortvalue_input(name, value)
@@ -142,6 +143,9 @@ class OnnxRuntimeEngine:
 
 def refuses(scratch: onnx.ModelProto) -> str | None:
     """Return why ONNX Runtime has no kernel for a scratch model, or None."""
+    dies = _dies_of_nothing(scratch)
+    if dies and any(_has_no_elements(info) for info in scratch.graph.input):
+        return _needs_elements(dies)
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.intra_op_num_threads = 1
@@ -172,7 +176,7 @@ def build(
             log.info("%s is not laid out piece by piece: %s", proto.graph.name, error)
     session = session or _session(proto, arrays, _session_options(given))
     engine = OnnxRuntimeEngine(session, arrays, Origin(False, time.perf_counter() - start, 0))
-    engine.dies_of_nothing = DIES_OF_NOTHING & {node.op_type for node in proto.graph.node}
+    engine.dies_of_nothing = _dies_of_nothing(proto)
     return engine
 
 
@@ -233,6 +237,31 @@ def num_threads() -> int:
         if text.isdigit() and int(text) > 0:
             return int(text)
     return len(os.sched_getaffinity(0))
+
+
+def _dies_of_nothing(model: onnx.ModelProto) -> set[str]:
+    """Return the operators of a model that end the process when they find no elements."""
+    nodes = (node for graph in graphs(model.graph) for node in graph.node)
+    return {node.op_type for node in nodes if node.op_type in DIES_OF_NOTHING and _reads_rows(node)}
+
+
+def _reads_rows(node: onnx.NodeProto) -> bool:
+    """Say whether an Einsum has two inputs, or a TopK axes in front of its own."""
+    if node.op_type == "Einsum":
+        return len(node.input) > 1
+    return not any(attribute.name == "axis" and attribute.i == 0 for attribute in node.attribute)
+
+
+def _has_no_elements(info: onnx.ValueInfoProto) -> bool:
+    sizes = info.type.tensor_type.shape.dim
+    return any(size.HasField("dim_value") and size.dim_value == 0 for size in sizes)
+
+
+def _needs_elements(op_types: set[str]) -> str:
+    return (
+        f"{' and '.join(sorted(op_types))} of ONNX Runtime {ort.__version__} cannot take arrays "
+        "without elements; ONNX Runtime 1.31 can, on Python 3.11 or newer"
+    )
 
 
 def _weights_as_inputs(scratch: onnx.ModelProto) -> bytes:

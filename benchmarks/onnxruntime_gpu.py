@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+PROVIDERS = {"TensorRT": "TensorrtExecutionProvider", "CUDA": "CUDAExecutionProvider"}
+
 
 def export(model: str, folder: Path) -> None:
     """Write the model in float32, and in float16 with inputs and outputs in float32."""
@@ -58,11 +60,9 @@ def measure(folder: Path, cache: str, provider: str, shape: tuple[int, ...]) -> 
     start = time.perf_counter()
     session = ort.InferenceSession(
         str(folder / f"{kind}.onnx"),
-        providers=[(f"{provider}ExecutionProvider", options), "CUDAExecutionProvider"]
-        if provider == "TensorRT"
-        else ["CUDAExecutionProvider"],
+        providers=[(PROVIDERS[provider], options), PROVIDERS["CUDA"]][: 2 if options else 1],
     )
-    assert session.get_providers()[0] == f"{provider}ExecutionProvider", session.get_providers()
+    assert session.get_providers()[0] == PROVIDERS[provider], session.get_providers()
     [name], [output] = ([i.name for i in session.get_inputs()],
                         [o.name for o in session.get_outputs()])  # fmt: skip
     found = session.run(None, {name: data})[0]
@@ -119,7 +119,7 @@ def main() -> None:
         side = 299 if given.model == "inceptionv3" else 224
         environment = {**os.environ}
         environment["PYTHONPATH"] = f"{given.package}:{environment.get('PYTHONPATH', '')}"
-        for provider in ("TensorRT", "CUDA"):
+        for provider in PROVIDERS:
             for batch in map(int, given.batch.split(",")):
                 asked = {"folder": folder, "cache": given.cache or folder, "provider": provider,
                          "shape": (batch, 3, side, side)}  # fmt: skip

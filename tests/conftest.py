@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 os.environ.setdefault("MXTRT_CACHE_DIR", "off")  # a test that wants a store makes its own
 
 import mxtrt  # noqa: F401  # isort: skip
 import mxnet as mx  # isort: skip
+from mxtrt import operator  # isort: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines_end_with_their_module() -> Iterator[None]:
+    """Free what the module's tests did not: engines live as long as the process."""
+    before = {*operator._ENGINES}
+    yield
+    for key in {*operator._ENGINES} - before:
+        operator._forget(key)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the demo's checkpoint and ``printed.txt``; pytest-xdist's share it."""
+    from pages import run_demo
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "demo"
+    with FileLock(base / "demo.lock"):
+        if not (folder / "printed.txt").exists():
+            folder.mkdir(exist_ok=True)
+            printed = run_demo(folder)
+            (folder / "printed.txt").write_text(printed, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")

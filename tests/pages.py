@@ -9,11 +9,13 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from click.testing import CliRunner
+
+from mxtrt import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,30 +62,29 @@ def without_measurements(text: str) -> list[str]:
 
 
 def run(command: str, folder: Path) -> str:
+    """Run a command of a page; ``mxtrt`` in this process, which has imported MXNet already."""
     words = shlex.split(command)
-    if command.startswith(DEMO):
-        words[:2] = [sys.executable, str(ROOT / "examples/digits/demo.py")]
-    elif words[0] == "mxtrt":
-        words[:1] = [sys.executable, "-m", "mxtrt"]
-    else:
-        raise AssertionError(f"a page has a command that this test cannot run: {command}")
+    assert words[0] == "mxtrt", f"a page has a command that this test cannot run: {command}"
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = CliRunner(env={"COLUMNS": "80"}).invoke(cli.main, words[1:], catch_exceptions=False)
+    finally:
+        os.chdir(before)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def run_demo(folder: Path) -> str:
+    """Run the demo in a folder, where it leaves a checkpoint; return what it prints."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "80"}
+    words = [sys.executable, str(ROOT / "examples/digits/demo.py"), "--keep", "digits"]
     done = subprocess.run(
         words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@cache
-def demo() -> tuple[Path, str]:
-    """Return a folder with the demo's checkpoint in it, and what the demo printed."""
-    folder = Path(_folder.name)
-    return folder, run(f"{DEMO} --keep digits", folder)
-
-
-_folder = tempfile.TemporaryDirectory(prefix="mxtrt-pages-")
 
 
 def run_python(name: str, text: str) -> None:

@@ -585,7 +585,12 @@ def run_process(body):
 
 @pytest.mark.parametrize(
     "ending",
-    ["", "sys.exit(0)", "raise RuntimeError('wanted')", "threading.Thread(target=many).start()"],
+    [
+        pytest.param("", marks=pytest.mark.slow),  # tests/test_faults.py has it with real engines
+        pytest.param("sys.exit(0)", marks=pytest.mark.slow),
+        "raise RuntimeError('wanted')",
+        "threading.Thread(target=many).start()",
+    ],
     ids=["falls off", "exit", "raises", "from a thread"],
 )
 def test_exit_with_work_in_flight(ending):

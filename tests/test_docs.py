@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import ROOT, blocks, demo, run_commands, run_python
+from pages import ROOT, blocks, run_commands, run_python
 
 import mxtrt
 from mxtrt import errors
@@ -26,9 +26,9 @@ NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(demo: Path, tmp_path: Path) -> Path:
     """Return a folder with the demo's checkpoint in it."""
-    shutil.copytree(demo()[0], tmp_path, dirs_exist_ok=True)
+    shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 import subprocess
 import sys
 import textwrap
 import threading
 import warnings
 import weakref
-from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -842,21 +840,6 @@ def test_another_process_is_told_to_use_save(tmp_path):
     assert "mxtrt.save writes both" in by_file
     assert "engines live in the process that called mxtrt.optimize" in by_text
     assert "mxtrt.save and mxtrt.load" in by_text
-
-
-def test_the_example():
-    script = Path(__file__).parents[1] / "examples" / "03_gluon" / "net.py"
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    rates = re.findall(r"(\d+\.\d\d)%", done.stdout)
-    assert len(rates) == 4
-    assert rates[0] == rates[1]
-    assert rates[2] == rates[3]
-    assert float(rates[0]) > 90
-    assert "All 11 operators move into 1 part" in done.stdout
-    assert "agree after a weight has changed: True" in done.stdout
 
 
 # -- threads, training, errors ---------------------------------------------------------------------

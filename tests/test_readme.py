@@ -14,7 +14,6 @@ from pages import (
     ROOT,
     Block,
     blocks,
-    demo,
     run_commands,
     run_python,
     without_measurements,
@@ -27,9 +26,9 @@ COMMANDS = [block for block in blocks(README) if block.language == "sh"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(demo: Path, tmp_path: Path) -> Path:
     """Return a folder with the demo's checkpoint in it."""
-    shutil.copytree(demo()[0], tmp_path, dirs_exist_ok=True)
+    shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -37,11 +36,12 @@ def test_code_stands_near_the_top() -> None:
     assert "```python" in README.splitlines()[:25]
 
 
-def test_demo() -> None:
+def test_demo(demo: Path) -> None:
     assert any("make demo" in block.commands for block in COMMANDS)
     assert DEMO in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
     shown = next(block.output for block in blocks(EXAMPLE) if block.output is not None)
-    assert without_measurements(demo()[1]) == without_measurements(shown)
+    printed = (demo / "printed.txt").read_text(encoding="utf-8")
+    assert without_measurements(printed) == without_measurements(shown)
 
 
 def command_blocks() -> list[Any]:

@@ -372,19 +372,3 @@ def test_the_decorator_returns_the_function() -> None:
     assert register_converter("my_op")(converter) is converter
     assert mxtrt.register_converter is register_converter
     assert issubclass(BadConverter, mxtrt.errors.UserError)
-
-
-# -- the example -----------------------------------------------------------------------------------
-
-
-def test_the_example() -> None:
-    script = ROOT / "examples/05_custom_operator/custom_operator.py"
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    before, after = done.stdout.split("2. A converter tells it")
-    assert "2 of 3 operators move into 2 parts" in before
-    assert "no converter for 'swish'" in before
-    assert "All 3 operators move into 1 part" in after
-    assert done.stdout.count("largest difference: ") == 2

@@ -1,4 +1,7 @@
-"""All 34 models of Gluon's zoo against MXNet, and through NVIDIA's parser and builder."""
+"""All 34 models of Gluon's zoo against MXNet, and through NVIDIA's parser and builder.
+
+One of each family runs always, all of them with ``-m slow``.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,14 @@ from rtx import build_plan, parts_as_onnx
 
 import mxtrt
 
+SAMPLE = {
+    *("alexnet", "densenet121", "inceptionv3", "mobilenet0.25", "mobilenetv2_0.25"),
+    *("resnet18_v1", "resnet18_v2", "squeezenet1.1", "vgg11_bn"),
+}
+MODELS = [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in zoo.NAMES]
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+
+@pytest.mark.parametrize("name", MODELS)
 def test_model(name: str) -> None:
     symbol, args, aux = zoo.zoo_model(name)
     images = zoo.zoo_images(name)
@@ -42,4 +51,5 @@ def test_the_list_is_the_whole_zoo() -> None:
         get_model("no such model")
     offered = {line.strip() for line in str(raised.value).splitlines()[1:]}
     assert offered == set(zoo.NAMES)
+    assert set(zoo.NAMES) > SAMPLE
     assert mx.__version__

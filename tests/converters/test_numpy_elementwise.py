@@ -67,12 +67,27 @@ def beside(op: str, dtype: str, scalar: float) -> np.ndarray:
     return x.astype(dtype)
 
 
+SCALARS = (3.0, 2.7, -2.0, 0.0)
+
+
+def check_scalar(op: str, dtype: str, scalar: float) -> None:
+    if (op, dtype, scalar) != ("ldexp", "uint8", -2):  # 2 to the power of 254
+        check_numpy(f"_npi_{op}_scalar", beside(op, dtype, scalar), scalar=scalar)
+
+
 @pytest.mark.parametrize("op", SCALAR)
 @pytest.mark.parametrize("dtype", TYPES)
 def test_scalars(op: str, dtype: str) -> None:
-    for scalar in (3.0, 2.7, -2.0, 0.0):
-        if (op, dtype, scalar) != ("ldexp", "uint8", -2):  # 2 to the power of 254
-            check_numpy(f"_npi_{op}_scalar", beside(op, dtype, scalar), scalar=scalar)
+    """One scalar for each operator and type, and each of them for every operator."""
+    check_scalar(op, dtype, SCALARS[(SCALAR.index(op) + TYPES.index(dtype)) % len(SCALARS)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scalar", SCALARS)
+@pytest.mark.parametrize("op", SCALAR)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_all_scalars(op: str, dtype: str, scalar: float) -> None:
+    check_scalar(op, dtype, scalar)
 
 
 @pytest.mark.parametrize("op", [op for op in SCALAR if "arctan2" not in op])

@@ -26,28 +26,37 @@ from . import _bridge  # and not MXNet, whose import needs this module
 PATIENCE = 30.0  # seconds to wait for calls of other threads, which may be building an engine
 GLANCE = 0.0005  # seconds between looks
 
-_inside: set[int] = set()  # threads that are handing work to MXNet
+_inside: dict[int, int] = {}  # threads that are handing work to MXNet, and how deep in calls
 _stopping: int | None = None  # the thread for which the others wait
 _untold: Exception | None = None  # what a call before a fork failed with
 is_used = False  # whether there was an engine so far
 
 
 class _Calls:
-    """A context in which a thread hands work with engines to MXNet."""
+    """A context in which a thread hands work with engines to MXNet; one inside another is a part.
+
+    A fork waits for the outermost, which may hold locks: the inner ones must not wait for the fork.
+    """
 
     def __enter__(self) -> None:
         me = threading.get_ident()
-        _inside.add(me)
+        depth = _inside.get(me, 0)
+        _inside[me] = depth + 1
+        if depth:
+            return
         while _stopping is not None and _stopping != me:
-            _inside.discard(me)
+            _inside.pop(me, None)
             time.sleep(GLANCE)
-            _inside.add(me)
+            _inside[me] = 1
         if _untold is not None:
-            _inside.discard(me)
+            _inside.pop(me, None)
             _tell()
 
     def __exit__(self, *_: object) -> None:
-        _inside.discard(threading.get_ident())
+        me = threading.get_ident()
+        depth = _inside.pop(me, 1)  # a child knows of no calls that its parent began
+        if depth > 1:
+            _inside[me] = depth - 1
 
 
 calls = _Calls()
@@ -89,7 +98,7 @@ def _hold_others() -> None:
     global _stopping
     me = _stopping = threading.get_ident()
     end = time.monotonic() + PATIENCE
-    while _inside - {me} and time.monotonic() < end:
+    while any(thread != me for thread in list(_inside)) and time.monotonic() < end:
         time.sleep(GLANCE)
 
 

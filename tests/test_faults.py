@@ -15,6 +15,7 @@ import pytest
 from mxnet.gluon import nn
 
 import mxtrt
+from mxtrt import forks
 from mxtrt.operator import operators
 
 PREAMBLE = """
@@ -152,6 +153,31 @@ def test_fork_while_other_threads_call() -> None:
         OPTIMIZED,
     )
     assert (code, out, errors) == (0, "True []\n", "")
+
+
+def test_a_fork_waits_for_the_outer_of_two_calls() -> None:
+    """A block's call holds its lock, and makes one of MXNet's: a child could never open it."""
+    lock, begun, go_on = threading.Lock(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with forks.calls, lock:
+            with forks.calls:
+                begun.set()
+            go_on.wait(20)
+            with forks.calls:
+                pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(20)
+    threading.Timer(0.1, go_on.set).start()
+    forks._hold_others()
+    try:
+        assert not lock.locked()
+    finally:
+        forks._go_on()
+        thread.join()
+    assert thread.ident not in forks._inside
 
 
 def test_failed_calls_are_told_after_a_fork() -> None:

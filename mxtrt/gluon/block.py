@@ -229,7 +229,7 @@ class OptimizedBlock(HybridBlock):  # type: ignore[misc]
         """Build the engines anew if weights have changed; return whether the graph is another."""
         if self._original is None or self._engines.changed() is None:
             return False
-        with self._lock:
+        with calls, self._lock:
             name = self._engines.changed()
             return name is not None and self._refit(f"{name!r} changed")
 

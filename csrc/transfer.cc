@@ -22,11 +22,10 @@ namespace mxtrt {
 namespace {
 
 constexpr size_t kShared = 128 << 10;  // bytes: less is copied by the calling thread alone
-constexpr size_t kAhead = 512;         // bytes
 constexpr size_t kMaxChunks = 256;
 constexpr size_t kMinChunk = 64 << 10;
 constexpr size_t kMinSend = 256 << 10;  // each copy to the GPU costs some microseconds
-constexpr size_t kLarge = 8 << 20;      // bytes: more lie in memory rather than in the caches
+constexpr size_t kLarge = 2 << 20;      // bytes: more probably lie in memory than in the caches
 constexpr int kThreads = 4;             // fill the bus; more of them only wake up later
 constexpr int kThreadsForLarge = 12;    // one core gets 4 to 6 GB per second from memory
 
@@ -35,8 +34,6 @@ void CopyBytes(char* to, const char* from, size_t bytes, bool streamed) {
   if (streamed && reinterpret_cast<uintptr_t>(to) % 16 == 0) {
     const size_t whole = bytes / 64 * 64;
     for (size_t at = 0; at < whole; at += 64) {
-      // across the borders of pages, where the processor's own prefetching stops
-      _mm_prefetch(from + at + kAhead, _MM_HINT_NTA);
       for (size_t part = 0; part < 64; part += 16) {
         const auto* source = reinterpret_cast<const __m128i*>(from + at + part);
         _mm_stream_si128(reinterpret_cast<__m128i*>(to + at + part), _mm_loadu_si128(source));

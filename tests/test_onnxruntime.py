@@ -8,9 +8,11 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from mxnet.base import _LIB, check_call
 from onnx import helper
+from operators import operator, run_mxnet
 
 import mxtrt
 from mxtrt.engines import onnxruntime as engine_module
@@ -82,6 +84,48 @@ def test_arrays_without_elements() -> None:
         assert executor.forward()[0].shape == (0, 3)
 
 
+@pytest.mark.usefixtures("np_shape")
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+@pytest.mark.parametrize("sizes", ["known", "unknown"])
+def test_sorting_nothing(shape: tuple[int, int], sizes: str) -> None:
+    known = shape if sizes == "known" else (None, None)
+    symbol, _ = mxtrt.optimize(
+        mx.sym.sort(mx.sym.var("x")), shapes={"x": known}, min_subgraph_size=1, engine="onnxruntime"
+    )
+    (found,) = run_mxnet(symbol, {"x": np.zeros(shape, "float32")})
+    assert found.shape == shape
+
+
+PRODUCT = operator("_npi_einsum", 2, subscripts="ij,jk->ik", num_args=2)
+DIES = "Einsum" in engine_module.DIES_OF_NOTHING
+
+
+@pytest.mark.usefixtures("np_shape")
+def test_an_einsum_that_would_end_the_process_stays() -> None:
+    shapes = {"x0": (2, 0), "x1": (0, 3)}
+    report = mxtrt.explain(PRODUCT, shapes=shapes, min_subgraph_size=1, engine="onnxruntime")
+    reasons = list(report.left.values())
+    assert len(reasons) == DIES
+    assert all("Einsum of ONNX Runtime" in reason for reason in reasons)
+    optimized, _ = mxtrt.optimize(PRODUCT, shapes=shapes, min_subgraph_size=1, engine="onnxruntime")
+    arrays = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
+    np.testing.assert_array_equal(run_mxnet(optimized, arrays)[0], np.zeros((2, 3)))
+
+
+@pytest.mark.usefixtures("np_shape")
+def test_an_einsum_that_would_end_the_process_is_an_error() -> None:
+    shapes = {"x0": (None, None), "x1": (None, None)}
+    optimized, _ = mxtrt.optimize(PRODUCT, shapes=shapes, min_subgraph_size=1, engine="onnxruntime")
+    nothing = {"x0": np.zeros((2, 0), "float32"), "x1": np.zeros((0, 3), "float32")}
+    if DIES:
+        with pytest.raises(mx.base.MXNetError, match="Einsum of ONNX Runtime"):
+            run_mxnet(optimized, nothing)
+    else:
+        np.testing.assert_array_equal(run_mxnet(optimized, nothing)[0], np.zeros((2, 3)))
+    ones = {"x0": np.ones((2, 4), "float32"), "x1": np.ones((4, 3), "float32")}
+    np.testing.assert_array_equal(run_mxnet(optimized, ones)[0], np.full((2, 3), 4))
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -126,7 +170,7 @@ def test_a_type_without_a_kernel_is_refused_by_the_engine() -> None:
     assert refuses(scratch(onnx.TensorProto.FLOAT)) is None
     reason = refuses(scratch(onnx.TensorProto.INT64))
     assert reason is not None
-    assert reason.startswith("ONNX Runtime: ")
+    assert reason.startswith(f"ONNX Runtime {ort.__version__}: ")
 
 
 def test_a_float64_convolution_moves_or_says_why() -> None:
@@ -137,7 +181,23 @@ def test_a_float64_convolution_moves_or_says_why() -> None:
     }
     report = mxtrt.explain(symbol, params, min_subgraph_size=1)
     (reason,) = report.left.values()
-    assert "ONNX Runtime: " in reason
+    assert f"ONNX Runtime {ort.__version__}: " in reason
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_transposed_float64_matrix_is_multiplied() -> None:
+    symbol = mx.sym.linalg.gemm2(mx.sym.transpose(mx.sym.var("x")), mx.sym.var("w"))
+    weight = np.random.default_rng(0).standard_normal((3, 4))
+    optimized, kept = mxtrt.optimize(
+        symbol,
+        {"w": mx.nd.array(weight, dtype="float64")},
+        shapes={"x": (None, 4)},
+        dtypes={"x": "float64"},
+        engine="onnxruntime",
+    )
+    assert not kept
+    (found,) = run_mxnet(optimized, {"x": weight})
+    np.testing.assert_allclose(found, weight.T @ weight, rtol=1e-12)
 
 
 @pytest.mark.slow

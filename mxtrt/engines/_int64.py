@@ -61,14 +61,14 @@ def with_right_int64(proto: onnx.ModelProto) -> onnx.ModelProto:
     onnx.ModelProto
         The same function. A model without such a comparison comes back as it is.
     """
-    if not any(node.op_type in WRONG for graph in _graphs(proto.graph) for node in graph.node):
+    if not any(node.op_type in WRONG for graph in graphs(proto.graph) for node in graph.node):
         return proto
     inferred = shape_inference.infer_shapes(proto)
-    types = {name: kind for graph in _graphs(inferred.graph) for name, kind in _types(graph)}
+    types = {name: kind for graph in graphs(inferred.graph) for name, kind in _types(graph)}
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     functions: dict[str, onnx.FunctionProto] = {}
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for node in graph.node:
             if node.op_type in WRONG and types.get(node.input[0]) == TensorProto.INT64:
                 function = _function(node)
@@ -81,13 +81,13 @@ def with_right_int64(proto: onnx.ModelProto) -> onnx.ModelProto:
     return inliner.inline_local_functions(model)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all bodies in it."""
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and all bodies of loops and branches in it."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
+                yield from graphs(attribute.g)
 
 
 def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:

@@ -54,11 +54,11 @@ RUN_SETTINGS = (
 # In 1.20 to 1.23 a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
 # 1.32 knows the difference.
 WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
+# Until 1.25 it makes of Transpose and MatMul what it has for float32 only.
+FLOAT32_OPTIMIZERS = ["MatmulTransposeFusion"] if _VERSION < (1, 26) else []
 # Versions whose processes end, for a division by 0 or foreign memory, where these operators find
 # no elements: Einsum of two arrays until 1.25, TopK behind an axis of size 0 until 1.30.
-DIES_OF_NOTHING = {
-    op for op, right in (("Einsum", (1, 26)), ("TopK", (1, 31))) if right > _VERSION
-}
+DIES_OF_NOTHING = {op for op, right in (("Einsum", (1, 26)), ("TopK", (1, 31))) if right > _VERSION}
 WRONG_INT64 = (1, 21) <= _VERSION < (1, 32)  # see _int64
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
@@ -153,7 +153,7 @@ def refuses(scratch: onnx.ModelProto) -> str | None:
     try:
         ort.InferenceSession(_weights_as_inputs(scratch), settings, providers=PROVIDERS)
     except Exception as error:
-        return f"ONNX Runtime: {_sentence(error)}"
+        return f"ONNX Runtime {ort.__version__}: {_sentence(error)}"
     return None
 
 
@@ -187,15 +187,24 @@ def _session(
     if declared:
         values = [ort.OrtValue.ortvalue_from_numpy(arrays[name]) for name in declared]
         settings.add_external_initializers(declared, values)
+    content = model.SerializeToString()
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(),
-            settings,
-            providers=PROVIDERS,
-            disabled_optimizers=WRONG_OPTIMIZERS,
-        )
+        try:
+            return _load(content, settings, WRONG_OPTIMIZERS)
+        except Exception:
+            if not FLOAT32_OPTIMIZERS:
+                raise
+            return _load(content, settings, [*WRONG_OPTIMIZERS, *FLOAT32_OPTIMIZERS])
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
+
+
+def _load(
+    content: bytes, settings: ort.SessionOptions, disabled: Sequence[str]
+) -> ort.InferenceSession:
+    return ort.InferenceSession(
+        content, settings, providers=PROVIDERS, disabled_optimizers=list(disabled)
+    )
 
 
 def _optimise(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:

@@ -10,15 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_numpy, check_operator, operator, random_array, run_mxnet
-
-import mxtrt
-from mxtrt.engines.onnxruntime import DIES_OF_NOTHING
+from operators import check_numpy, check_operator, operator, random_array
 
 pytestmark = pytest.mark.usefixtures("np_shape")
 
@@ -57,21 +53,6 @@ def test_numbers_and_nothing(op: str, attrs: dict[str, Any]) -> None:
 def test_nothing(op: str, attrs: dict[str, Any]) -> None:
     for shape in ODD_SHAPES[1:]:
         check_numpy(op, random_array(shape), **attrs)
-
-
-@pytest.mark.parametrize("symbol", [
-    operator("sort", 1), operator("_npi_einsum", 1, subscripts="ii->i", num_args=1)])  # fmt: skip
-def test_engines_survive_nothing(symbol: mx.sym.Symbol) -> None:
-    optimized, _ = mxtrt.optimize(
-        symbol, shapes={"x0": (None, None)}, min_subgraph_size=1, engine="onnxruntime"
-    )
-    nothing = {"x0": np.zeros((0, 0), "float32")}
-    if DIES_OF_NOTHING:
-        with pytest.raises(mx.base.MXNetError, match="cannot take arrays without elements"):
-            run_mxnet(optimized, nothing)
-    else:
-        assert run_mxnet(optimized, nothing)[0].size == 0
-    mxtrt.release(optimized)
 
 
 @pytest.mark.parametrize("op", ["broadcast_maximum", "broadcast_minimum"])

@@ -1,6 +1,7 @@
 """Image classifiers on the CPU: mxtrt beside MXNet and beside mx2onnx's file in ONNX Runtime.
 
     python benchmarks/zoo.py [--models NAME,…|all] [--batch 1,8] [--json FILE]
+    python benchmarks/zoo.py --show FILE
 
 mx2onnx does not import with today's onnx, so it runs in an environment of its own, which this
 script makes on first use (``--mx2onnx-python`` names another one).
@@ -9,6 +10,7 @@ script makes on first use (``--mx2onnx-python`` names another one).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import numpy as np
 
 from mxtrt.timing import geometric_mean, interleaved_medians, print_table, write_json
 
+MX2ONNX = "mx2onnx + ONNX Runtime"
 OLD = ["numpy==1.23.5", "onnx==1.14.1", "protobuf<5", "mxnet==1.9.1"]
 """The newest packages with which mx2onnx of MXNet 1.9.1 runs (Python 3.8 to 3.11)."""
 
@@ -82,7 +85,7 @@ def measure(name: str, batch: int, python: str, seconds: float) -> dict[str, Any
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode == 0:
-            candidates["mx2onnx + ONNX Runtime"] = onnx_runtime(file, images)
+            candidates[MX2ONNX] = onnx_runtime(file, images)
         outputs = {key: _numpy(call()) for key, call in candidates.items()}
         medians = interleaved_medians(candidates, seconds=seconds)
     mxtrt.release(optimized)
@@ -103,17 +106,8 @@ def _numpy(output: Any) -> np.ndarray:
     return output if isinstance(output, np.ndarray) else output.asnumpy()
 
 
-def main() -> None:
-    """Measure, print, and write JSON if asked to."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--models", default="resnet50_v1,mobilenet1.0,squeezenet1.1")
-    arguments.add_argument("--batch", default="1,8")
-    arguments.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
-    arguments.add_argument("--mx2onnx-python")
-    arguments.add_argument("--json")
-    options = arguments.parse_args()
-    python = mx2onnx_python(options.mx2onnx_python)
-    names = models.zoo_models.NAMES if options.models == "all" else options.models.split(",")
+def show(results: list[dict[str, Any]]) -> None:
+    """Print the rows, and how much faster mxtrt is over all of them."""
     rows = [
         (
             "model",
@@ -126,24 +120,52 @@ def main() -> None:
             "largest difference",
         )
     ]
+    for found in results:
+        ms = found["ms"]
+        other = ms.get(MX2ONNX)
+        rows.append((
+            found["model"], str(found["batch"]), f"{ms['MXNet']:.1f}",
+            f"{other:.1f}" if other else "fails", f"{ms['mxtrt']:.1f}",
+            f"{ms['MXNet'] / ms['mxtrt']:.2f}x", f"{other / ms['mxtrt']:.2f}x" if other else "-",
+            f"{found['difference']['mxtrt']:.1e}",
+        ))  # fmt: skip
+    print_table(rows)
+    print()
+    print_table([("", "geometric mean", "least", "most"), *overall(results)])
+
+
+def overall(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return how much faster mxtrt is than the others: the mean, the least and the most."""
+    rows = []
+    for title, key in (("MXNet's", "MXNet"), ("mx2onnx's", MX2ONNX)):
+        gains = [row["ms"][key] / row["ms"]["mxtrt"] for row in results if key in row["ms"]]
+        figures = (geometric_mean(gains), min(gains), max(gains))
+        rows.append((f"times {title} speed", *(f"{figure:.2f}" for figure in figures)))
+    return rows
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--models", default="resnet50_v1,mobilenet1.0,squeezenet1.1")
+    arguments.add_argument("--batch", default="1,8")
+    arguments.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
+    arguments.add_argument("--mx2onnx-python")
+    arguments.add_argument("--json")
+    arguments.add_argument("--show", metavar="FILE", help="print what an earlier run wrote")
+    options = arguments.parse_args()
+    if options.show:
+        show(json.loads(Path(options.show).read_text())["results"])
+        return
+    python = mx2onnx_python(options.mx2onnx_python)
+    names = models.zoo_models.NAMES if options.models == "all" else options.models.split(",")
     results = []
     for name in names:
         for batch in map(int, options.batch.split(",")):
-            found = measure(name, batch, python, options.seconds)
-            results.append(found)
-            ms = found["ms"]
-            other = ms.get("mx2onnx + ONNX Runtime")
-            rows.append((
-                name, str(batch), f"{ms['MXNet']:.1f}", f"{other:.1f}" if other else "fails",
-                f"{ms['mxtrt']:.1f}", f"{ms['MXNet'] / ms['mxtrt']:.2f}x",
-                f"{other / ms['mxtrt']:.2f}x" if other else "-",
-                f"{found['difference']['mxtrt']:.1e}",
-            ))  # fmt: skip
-            print("  ".join(rows[-1]), file=sys.stderr)
-    print_table(rows)
-    gains = [found["ms"]["MXNet"] / found["ms"]["mxtrt"] for found in results]
-    print(f"\ngeometric mean over {len(gains)} rows: {geometric_mean(gains):.2f}x MXNet's speed")
-    write_json(options.json, results)
+            results.append(measure(name, batch, python, options.seconds))
+            print(results[-1], file=sys.stderr)
+            write_json(options.json, results)
+    show(results)
 
 
 if __name__ == "__main__":

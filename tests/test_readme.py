@@ -77,18 +77,37 @@ def test_commands_of_the_example(folder: Path) -> None:
         run_commands(block, folder)
 
 
-def test_the_speeds_are_those_that_were_measured() -> None:
-    results = ROOT / "benchmarks" / "results"
+def results(name: str) -> list[dict[str, Any]]:
+    """Return what a benchmark wrote."""
+    content = (ROOT / "benchmarks" / "results" / name).read_text()
+    rows: list[dict[str, Any]] = json.loads(content)["results"]
+    return rows
+
+
+def test_the_speeds_on_a_gpu_are_those_that_were_measured() -> None:
     ours, pytorch = (
-        {row["batch"]: row for row in json.loads((results / name).read_text())["results"]}
+        {row["batch"]: row for row in results(name)}
         for name in ("h200_gpu.json", "h200_pytorch.json")
     )
+    cuda = {row["batch"]: row for row in results("h200_onnxruntime.json")}
     shown = re.findall(r"^\| (\d+) \| ([\d. |]+) \|$", README, re.MULTILINE)
-    assert shown
+    assert [int(batch) for batch, _ in shown] == sorted(ours)
     for batch, cells in shown:
         took = ours[int(batch)]["milliseconds"]
-        assert cells.split(" | ") == [
+        other = cuda.get(int(batch))
+        assert re.split(r" ?\| ?", cells) == [
             f"{took['MXNet']:.1f}",
+            f"{other['milliseconds']['GPU']:.2f}" if other else "",
             f"{pytorch[int(batch)]['graph_ms']:.2f}",
             *(f"{took[column]:.2f}" for column in ("mxtrt", "mxtrt GPU", "raw")),
         ]
+
+
+def test_the_speeds_on_the_cpu_are_those_that_were_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import zoo
+
+    for row in zoo.overall(results("zoo_batch1.json")):
+        assert f"| {' | '.join(row)} |" in README

@@ -199,7 +199,7 @@ def in_bounds(onnx: OnnxModel, x: Value, mode: str, of: Value, axis: int) -> str
         last = _size_as(onnx, of, axis, dtype, less=1)
         if dtype == "int32":
             return onnx.op("Max", onnx.op("Min", indices, last), zero)
-        # Min and Max of int64 in ONNX Runtime 1.22 and 1.23 err between 2**31 and 2**32
+        # Min and Max of int64 in ONNX Runtime 1.21 to 1.31 err between 2**31 and 2**32
         low = onnx.op("Where", onnx.op("Less", indices, zero), zero, indices)
         return onnx.op("Where", onnx.op("Less", low, last), low, last)
     size = _size_as(onnx, of, axis, dtype)

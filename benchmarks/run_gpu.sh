@@ -5,8 +5,9 @@
 #
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
 # PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet, and
-# ONNXRUNTIME_GPU a folder with the unpacked package onnxruntime-gpu 1.14.1. OUTDIR gets a text file
-# for each step, JSON files and summary.txt. The exit code is that of the tests, or else of the first
+# ONNXRUNTIME_GPU a folder with the unpacked package onnxruntime-gpu 1.14.1. With SWEEP_LIMIT seconds
+# the tests of converters run with TensorRT in place of ONNX Runtime, every SWEEP_SAMPLEth of them.
+# OUTDIR gets a text file for each step, JSON files and summary.txt. The exit code is that of the tests, or else of the first
 # benchmark that failed.
 set -uo pipefail
 out=$(realpath -m "${1:?folder for the results}")
@@ -67,6 +68,14 @@ run_tests() {
     step mxnet_gpu_tests 90 env MXTRT_CACHE_DIR=off MXNET_LIBRARY_PATH="$MXNET_GPU_LIBRARY" \
       "${pytest[@]}" test_mxnet_gpu.py
     tail -n 1 "$out/mxnet_gpu_tests.txt" | tee -a "$out/summary.txt"
+  fi
+
+  if [ "${SWEEP_LIMIT:-0}" -gt 0 ]; then  # it is told of each failure at the end: so it ends in time
+    step sweep "$SWEEP_LIMIT" env MXTRT_CACHE_DIR=off MXTRT_TEST_ENGINE=tensorrt \
+      MXTRT_TEST_SAMPLE="${SWEEP_SAMPLE:-10}" MXTRT_TEST_SECONDS=$((SWEEP_LIMIT - 30)) \
+      python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -n "$(($(nproc) / 2))" \
+      -m "not gpu and not slow" -q -rs --tb=short converters
+    tail -n 1 "$out/sweep.txt" | tee -a "$out/summary.txt"
   fi
 
   cd "$root/benchmarks"

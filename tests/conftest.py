@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,24 @@ os.environ.setdefault("MXTRT_CACHE_DIR", "off")  # a test that wants a store mak
 import mxtrt  # noqa: F401  # isort: skip
 import mxnet as mx  # isort: skip
 from mxtrt import operator  # isort: skip
+
+
+STARTED = time.monotonic()
+SAMPLE = int(os.environ.get("MXTRT_TEST_SAMPLE", "1"))
+"""Run every so-manyth test only: engines of TensorRT take seconds to build."""
+SECONDS = float(os.environ.get("MXTRT_TEST_SECONDS", "inf"))
+"""Begin no test later than that: a machine may be ours for some minutes only."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for index, item in enumerate(items) if index % SAMPLE]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = items[::SAMPLE]
+
+
+def pytest_runtest_setup() -> None:
+    if time.monotonic() > STARTED + SECONDS:
+        pytest.skip("no time left")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,9 +9,9 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis, size_vector
+from . import known_rank, normalized_axis, size_vector, value_of
 from .elementwise import single
-from .reduction import reduce, reduced_axes
+from .reduction import mean_of_any, reduced_axes
 
 BATCH_NORM_EPS = float(np.float32(1e-3))  # MXNet's default, a float32 in a double
 
@@ -241,9 +241,9 @@ def moments(
     """``moments`` -> ``ReduceMean`` of the data, and of the squared distances from it."""
     reduced = reduced_axes(x, axes, exclude=False)
     centred = onnx.op("Sub", x, onnx.op("ReduceMean", x, axes=reduced, keepdims=1))
-    squares = onnx.op("Mul", centred, centred)
-    mean = reduce(onnx, "ReduceMean", x, reduced, keepdims)
-    return mean, reduce(onnx, "ReduceMean", squares, reduced, keepdims)
+    squares = value_of(onnx, onnx.op("Mul", centred, centred), x.shape, x.dtype)
+    mean = mean_of_any(onnx, x, reduced, keepdims)
+    return mean, mean_of_any(onnx, squares, reduced, keepdims)
 
 
 @converts("L2Normalization")

@@ -275,6 +275,8 @@ def pad(
 ) -> str:
     """``_npi_pad`` -> ``Pad``; what it has no mode for, or no room for, axis by axis."""
     del reflect_type  # MXNet takes it for "even"
+    if known_rank(x) != len(pad_width):
+        raise UnsupportedOp(f"pad_width={pad_width} is not that of {x.rank} axes")
     padded = [(axis, *pair) for axis, pair in enumerate(pad_width) if pair != (0, 0)]
     if mode != "constant" and any(_is_empty(x, axis) for axis, *_ in padded):
         raise UnsupportedOp(f"mode={mode!r} repeats elements of an axis that has none")

@@ -8,13 +8,12 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis, value_of
+from . import known_rank, normalized_axis, refuse_empty, value_of
 from .elementwise import FLOATS, as_type
 from .numpy_reduction import accumulated, count_of, known_count, mean_of, reduced_axes
 from .reduction import reduce_axes
 from .shape import Size, reshaped, sizes_of
-
-NO_SVD = "ONNX has no singular value decomposition"
+from .singular import singular_values
 
 
 @converts("_npi_average")
@@ -145,8 +144,8 @@ def _interpolated(
 
 # -- norms -----------------------------------------------------------------------------------------
 
-SINGULAR_FLAGS = {0, 2}
-"""How MXNet marks the norms that are made of singular values: spectral and nuclear."""
+SPECTRAL, NUCLEAR = 0, 2
+"""How MXNet marks the norms that are made of singular values."""
 
 
 @converts("_npi_norm")
@@ -169,8 +168,11 @@ def norm(
     axes = reduced_axes(x, axis)
     along = list(range(known_rank(x))) if axes is None else axes
     is_matrix = flag == -1 and len(along) == 2
-    if flag in SINGULAR_FLAGS or (is_matrix and abs(ord) == 2):
-        raise UnsupportedOp(f"ord={ord}, flag={flag}: made of singular values; {NO_SVD}")
+    if flag in {SPECTRAL, NUCLEAR} or (is_matrix and abs(ord) == 2):
+        reduction = "ReduceMax" if ord > 0 else "ReduceMin"
+        return _of_singular_values(
+            onnx, x, axis or (0, 1), "ReduceSum" if flag == NUCLEAR else reduction, keepdims
+        )
     if flag in {1, -2}:
         return reduce_axes(onnx, "ReduceL2", x, axes, keepdims)
     if is_matrix and abs(ord) == 1:
@@ -192,6 +194,23 @@ def _of_matrix(
     sums = reduce_axes(onnx, "ReduceL1", x, axes[:1], keepdims=True)
     made = reduce_axes(onnx, extreme, sums, axes[1:], keepdims=True)
     return made if keepdims else onnx.op("Squeeze", made, onnx.ints(sorted(axes)))
+
+
+def _of_singular_values(
+    onnx: OnnxModel, x: Value, axis: tuple[int, ...], reduction: str, keepdims: bool
+) -> str:
+    """Return the largest, the smallest or the sum of the singular values of each matrix."""
+    rank = known_rank(x)
+    axes = [normalized_axis(a, rank) for a in axis]
+    if len(axes) != 2:
+        raise UnsupportedOp(f"axis={axis}: singular values are those of matrices")
+    refuse_empty(x, axes[0])
+    order = [*(a for a in range(rank) if a not in axes), *axes]
+    shape = None if x.shape is None else tuple(x.shape[a] for a in order)
+    moved = value_of(onnx, onnx.op("Transpose", x, perm=order), shape, x.dtype)
+    values = singular_values(onnx, moved)
+    made = reduce_axes(onnx, reduction, values, [rank - 2], keepdims=False)
+    return onnx.op("Unsqueeze", made, onnx.ints(sorted(axes))) if keepdims else made
 
 
 def _of_vector(

@@ -6,7 +6,9 @@ A legacy MXNet tensor has at least one axis: what reduces all of them has the sh
 from __future__ import annotations
 
 from functools import partial
-from math import inf
+from math import inf, nan
+
+import mxnet as mx
 
 from ..errors import UnsupportedOp
 from ..graph import Value
@@ -110,10 +112,23 @@ def mean(
     """``mean`` -> ``ReduceMean``; the sum of integers is divided as integers are."""
     axes = reduced_axes(x, axis, exclude)
     if x.dtype in FLOATS:
-        return reduce(onnx, "ReduceMean", x, axes, keepdims)
+        return mean_of_any(onnx, x, axes, keepdims)
     total = narrowed(onnx, reduce(onnx, "ReduceSum", widened(onnx, x), axes, keepdims), x.dtype)
     count = onnx.op("Div", onnx.op("Size", x), onnx.op("Size", total))
     return onnx.op("Div", total, onnx.cast(count, x.dtype))
+
+
+def mean_of_any(onnx: OnnxModel, x: Value, axes: list[int] | None, keepdims: bool) -> str:
+    """Return the mean of floats, which is NaN of none; ONNX Runtime's is 0."""
+    made = reduce(onnx, "ReduceMean", x, axes, keepdims)
+    sizes = x.shape if x.shape is None or axes is None else [x.shape[axis] for axis in axes]
+    if not mx.util.is_np_shape() or (sizes is not None and all(sizes)):
+        return made
+    dims = onnx.op("Shape", x)
+    reduced = dims if axes is None else onnx.op("Gather", dims, onnx.ints(axes))
+    count = onnx.op("ReduceProd", reduced, keepdims=0)
+    is_none = onnx.op("Equal", count, onnx.constant(0, "int64"))
+    return onnx.op("Where", is_none, onnx.constant(nan, x.dtype), made)
 
 
 @converts("norm")

@@ -67,6 +67,14 @@ def pinv_scalar_rcond(
     return _inverted(onnx, a, onnx.constant(rcond, a.dtype))
 
 
+def singular_values(onnx: OnnxModel, a: Value) -> str:
+    """Return the singular values of matrices without more rows than columns, in no order."""
+    if a.shape is not None and a.shape[-1] == 0:
+        return onnx.op("ReduceSum", a, onnx.ints([-1]), keepdims=0)
+    lengths, _, _ = _turned(onnx, a, rows_to_turn(onnx, a, -2))
+    return onnx.op("Squeeze", onnx.op("Mul", lengths, _largest(onnx, a)), onnx.ints([-1]))
+
+
 def _inverted(onnx: OnnxModel, a: Value, rcond: Operand) -> str:
     """Return the pseudo-inverses, without singular values below `rcond` times the largest."""
     rank, shape = known_rank(a), a.shape or ()

@@ -285,6 +285,19 @@ def test_norm(dtype: str, keepdims: bool) -> None:
         check_numpy("_npi_norm", x, ord=order, axis=None, flag=-1, keepdims=keepdims)
 
 
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_of_singular_values(dtype: str, keepdims: bool) -> None:
+    """Of no more rows than columns, which MXNet asks for."""
+    x = random_array((2, 5, 3, 4), dtype)
+    for axes in ((2, 3), (-2, -1), (2, 1), (0, 2)):
+        for order, flag in ((2, -1), (-2, -1), (2, 0), (-2, 0), (2, 2)):
+            attrs = {"ord": order, "axis": axes, "flag": flag, "keepdims": keepdims}
+            check_numpy("_npi_norm", x, **attrs)
+    check_numpy("_npi_norm", x[0, 0], ord=2, axis=None, flag=-1)
+    check_numpy("_npi_norm", x[0, 0, :, :0], ord=2, axis=(0, 1), flag=0, keepdims=keepdims)
+
+
 def test_norm_of_vectors_numbers_and_nothing() -> None:
     for order in (1, 2, 3):
         check_numpy("_npi_norm", CUBE[0, 0], ord=order, axis=None, flag=-1)
@@ -293,9 +306,9 @@ def test_norm_of_vectors_numbers_and_nothing() -> None:
 
 
 @pytest.mark.parametrize("op, x, attrs, sentence", [
-    ("_npi_norm", (3, 4), {"ord": 2, "axis": None, "flag": -1}, "made of singular values"),
-    ("_npi_norm", (3, 4), {"ord": 2, "axis": (0, 1), "flag": 2}, "ONNX has no singular value"),
-    ("_npi_norm", (3, 4), {"ord": 2, "axis": (0, 1), "flag": 0}, "ONNX has no singular value"),
+    ("_npi_norm", (9, 9), {"ord": 2, "axis": None, "flag": -1}, "9 rows, more than 8"),
+    ("_npi_norm", np.ones((2, 3, 4)), {"axis": (1,), "flag": 0}, "are those of matrices"),
+    ("_npi_norm", (0, 3), {"ord": 2, "axis": (0, 1), "flag": 0}, "there is nothing to read"),
     ("_npi_norm", (3, 4), {"ord": 3, "axis": None, "flag": -1}, "ord=3.0 of 2 axes is no norm"),
     ("_npi_norm", MATRIX, {"ord": 2, "axis": None, "flag": -2}, "cuts each step of it off"),
     ("_npi_var", MATRIX, {"ddof": 6}, "ddof=6 may divide integers by 0"),

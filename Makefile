@@ -18,7 +18,7 @@ JOBS   ?= auto
 NATIVE  = setup.py pyproject.toml CMakeLists.txt constraints.txt $(wildcard mxtrt/*.pyx) \
           $(wildcard csrc/*)
 
-.PHONY: help demo test ci check lint types cython cpp pytest slow docs wheel install format clean
+.PHONY: help demo test ci check lint types cython cpp pytest slow docs wheel install venv format clean
 
 help:  ## Show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ ci:  ## test with Python 3.13 and NumPy 2, and the tests once more with 3.10 and
 check: lint types cython cpp
 
 install: $(STAMP)  ## Make .venv and install mxtrt into it, editable
+
+venv:  ## Say where the environment of a Python is
+	@echo $(VENV)
 
 lint: $(STAMP)  ## ruff check, ruff format --check
 	$(BIN)/ruff check .

@@ -1044,6 +1044,22 @@ def test_no_memory_for_another_context():
     assert plan.max_lanes == 2
 
 
+def test_before_8_6_the_one_context_also_tells_shapes():
+    """It stays where it is, with arrays on the CPU and on the GPU."""
+    engine = FakeEngine()
+    plan = fake_plan(engine)
+    plan._one_context, plan.max_lanes = True, 1
+    for size in (2, 3, 2):
+        call(plan, np.ones((size, 4), np.float32))
+        assert plan.output_shapes(((5, 4),)) == [(5, 4)]
+    assert len(engine.contexts) == 1
+    on_gpu = FakeBuffer(np.ones((2, 4), np.float32), 2)
+    for _ in range(2):
+        plan.execute([on_gpu], [FakeBuffer(np.zeros((2, 4), np.float32), 2)], 7)
+        assert plan.output_shapes(((5, 4),)) == [(5, 4)]
+    assert len(engine.contexts) == 2
+
+
 def test_before_8_6_a_dynamic_plan_has_one_context():
     plan = fake_plan(FakeEngine(), lanes=4)
     plan.api.shares_profiles = False

@@ -126,9 +126,10 @@ class LoadedPlan:
     @contextmanager
     def _any_context(self) -> Iterator[Any]:
         """Yield an execution context of which the shapes may be changed."""
-        if self._one_context:
-            shared = self._on_stream(0)
-            with shared.borrowed() as context:
+        with self._changed:
+            on_stream = next(iter(self._on_streams.values()), None)
+        if self._one_context and on_stream is not None:
+            with on_stream.borrowed() as context:
                 yield context
             return
         with self._lane() as lane:

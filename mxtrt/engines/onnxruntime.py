@@ -31,7 +31,7 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
-from ._int64 import graphs, with_right_int64
+from ._integers import COMPARISONS, SUMS, graphs, with_right_integers
 from ._layout import Arrays, lay_out
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ FLOAT32_OPTIMIZERS = ["MatmulTransposeFusion"] if _VERSION < (1, 26) else []
 # Versions whose processes end, for a division by 0 or foreign memory, where these operators find
 # no elements: Einsum of two arrays until 1.25, TopK behind an axis of size 0 until 1.30.
 DIES_OF_NOTHING = {op for op, right in (("Einsum", (1, 26)), ("TopK", (1, 31))) if right > _VERSION}
-WRONG_INT64 = (1, 21) <= _VERSION < (1, 32)  # see _int64
+WRONG_INTEGERS = {
+    *(COMPARISONS if (1, 21) <= _VERSION < (1, 32) else ()),
+    *(SUMS if _VERSION >= (1, 26) else ()),
+}
 MAX_BINDINGS = 32  # sets of addresses an engine remembers; executors and Gluon reuse few
 
 _NUMPY_TYPES = {flag: np.dtype(name).type for name, flag in TYPE_FLAGS.items()}
@@ -165,8 +168,7 @@ def build(
     """Build a session; see `Builder.build`."""
     start, given = time.perf_counter(), options.session_options
     arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
-    if WRONG_INT64:
-        proto = with_right_int64(proto)
+    proto = with_right_integers(proto, WRONG_INTEGERS)
     session = None
     if all(name.startswith(RUN_SETTINGS) for name in given):
         try:

@@ -1,21 +1,26 @@
-"""Comparisons of int64 that ONNX Runtime gets wrong, in operators that it gets right.
+"""What ONNX Runtime gets wrong of integers, in operators that it gets right.
 
 Where the upper halves of two int64 are equal, ONNX Runtime 1.21 to 1.31 compares the lower ones
 with a sign: the maximum of 3,000,000,000 and 5 is 5. Less, Greater, ArgMax and TopK are right.
+
+Since 1.26 it sums integers as float64: those beyond 2**53 are rounded, and what should wrap around
+stays at the largest number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx
 from onnx import TensorProto, helper, inliner, parser, shape_inference
 
-WRONG = frozenset({"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign"})
-DOMAIN = "mxtrt.int64"
+COMPARISONS = frozenset({"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign"})
+SUMS = frozenset({"ReduceSum"})
+INTEGERS = TensorProto.INT32, TensorProto.INT64
+DOMAIN = "mxtrt.integers"
 
 _FUNCTION = """
-<domain: "mxtrt.int64", opset_import: ["" : 17]>
+<domain: "mxtrt.integers", opset_import: ["" : 17]>
 {name} {attributes} ({inputs}) => (y) {{
 {body}
 }}
@@ -46,22 +51,43 @@ _REDUCTION = """
     shifted = Add (best_lower, half)
     y = Add (scaled, shifted)
 """
+# A float64 holds the sums of a million halves, and int64 wraps around when it is put together.
+_SUM = """
+    half = Constant <value_int = 2147483648> ()
+    whole = Constant <value_int = 4294967296> ()
+    moved = Add (x, half)
+    positive = Mod (moved, whole)
+    lower = Sub (positive, half)
+    rest = Sub (x, lower)
+    upper = Div (rest, whole)
+    lower_sum = ReduceSum <keepdims: int = @keepdims> ({inputs})
+    upper_sum = ReduceSum <keepdims: int = @keepdims> ({upper_inputs})
+    scaled = Mul (upper_sum, whole)
+    y = Add (scaled, lower_sum)
+"""
+_SUM_OF_INT32 = """
+    wide = Cast <to = 7> (x)
+    total = ReduceSum <keepdims: int = @keepdims> ({inputs})
+    y = Cast <to = 6> (total)
+"""
 
 
-def with_right_int64(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model without the comparisons of int64 that ONNX Runtime 1.21 to 1.31 gets wrong.
+def with_right_integers(proto: onnx.ModelProto, wrong: Collection[str]) -> onnx.ModelProto:
+    """Return a model without the operators on integers that ONNX Runtime gets wrong.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         Opset 17; its weights may be external data.
+    wrong : collection of str
+        `COMPARISONS` of int64 or `SUMS` of int32 and int64, or both.
 
     Returns
     -------
     onnx.ModelProto
-        The same function. A model without such a comparison comes back as it is.
+        The same function. A model without such an operator comes back as it is.
     """
-    if not any(node.op_type in WRONG for graph in graphs(proto.graph) for node in graph.node):
+    if not any(node.op_type in wrong for graph in graphs(proto.graph) for node in graph.node):
         return proto
     inferred = shape_inference.infer_shapes(proto)
     types = {name: kind for graph in graphs(inferred.graph) for name, kind in _types(graph)}
@@ -70,8 +96,9 @@ def with_right_int64(proto: onnx.ModelProto) -> onnx.ModelProto:
     functions: dict[str, onnx.FunctionProto] = {}
     for graph in graphs(model.graph):
         for node in graph.node:
-            if node.op_type in WRONG and types.get(node.input[0]) == TensorProto.INT64:
-                function = _function(node)
+            kind = types.get(node.input[0]) if node.op_type in wrong else None
+            if kind == TensorProto.INT64 or (kind in INTEGERS and node.op_type in SUMS):
+                function = _function(node, kind)
                 functions[function.name] = function
                 _call(node, function)
     if not functions:
@@ -97,10 +124,18 @@ def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
         yield info.name, info.type.tensor_type.elem_type
 
 
-def _function(node: onnx.NodeProto) -> onnx.FunctionProto:
-    """Return the function that says what a node means."""
+def _function(node: onnx.NodeProto, kind: int) -> onnx.FunctionProto:
+    """Return the function that says what a node on integers of a kind means."""
     if node.op_type == "Sign":
         return _parsed("Sign", "", "x", _SIGN)
+    if node.op_type == "ReduceSum":
+        axes = ", axes" if any(node.input[1:]) else ""
+        if kind == TensorProto.INT64:
+            body = _SUM.format(inputs=f"lower{axes}", upper_inputs=f"upper{axes}")
+        else:
+            body = _SUM_OF_INT32.format(inputs=f"wide{axes}")
+        name = f"Sum{'Along' if axes else ''}{TensorProto.DataType.Name(kind)}"
+        return _parsed(name, "<keepdims>", f"x{axes}", body)
     if node.op_type.startswith("Reduce"):
         worst = -(2**31) if node.op_type == "ReduceMax" else 2**31 - 1
         body = _REDUCTION.format(op_type=node.op_type, worst=worst)

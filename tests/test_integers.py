@@ -1,4 +1,4 @@
-"""Comparisons of int64 whose upper halves are equal, with every version of ONNX Runtime."""
+"""Comparisons and sums of integers that some versions of ONNX Runtime get wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from operators import check_numpy, operator, run_mxnet
 
 import mxtrt
 from mxtrt.engines import onnxruntime as engine_module
-from mxtrt.engines._int64 import with_right_int64
+from mxtrt.engines._integers import COMPARISONS, SUMS, with_right_integers
 
 RNG = np.random.default_rng(0)
 LARGE, ANY = RNG.integers(2**31, 2**32, (3, 67)), RNG.integers(0, 2**32, (3, 67))
@@ -51,20 +51,38 @@ def test_clip(low: float, high: float) -> None:
     check_numpy("clip", -MIXED, a_min=low, a_max=high)
 
 
-def test_what_onnx_runtime_gets_wrong_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    symbol, arrays = operator("max", 1), {"x0": MIXED}
-    monkeypatch.setattr(engine_module, "with_right_int64", lambda proto: proto)
+BEYOND = [
+    np.array([[2**53, 1, 1, 2**53 + 1]]), np.array([[2**62, 2**62, 1, 1]]),
+    np.array([[-(2**63), -1, 2**63 - 1, -(2**63)]]), np.array([[2**31 - 1, 1, 1, 2]], "int32"),
+    np.array([[-1] * 4], "int32"), np.array([[-1] * 4]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", BEYOND)
+@pytest.mark.parametrize("op", ["sum", "nansum", "mean"])
+def test_sums(op: str, numbers: np.ndarray) -> None:
+    for attrs in ({"axis": 1}, {"axis": 1, "keepdims": True}, {}, {"axis": 0}):
+        check_numpy(op, numbers, **attrs)
+
+
+@pytest.mark.parametrize("op, numbers", [("max", MIXED), ("sum", BEYOND[0])])
+def test_what_onnx_runtime_gets_wrong_is_rewritten(
+    monkeypatch: pytest.MonkeyPatch, op: str, numbers: np.ndarray
+) -> None:
+    symbol, wrong = operator(op, 1), engine_module.WRONG_INTEGERS
+    monkeypatch.setattr(engine_module, "WRONG_INTEGERS", set())
     optimized, _ = mxtrt.optimize(
-        symbol, shapes={"x0": MIXED.shape}, dtypes={"x0": "int64"}, min_subgraph_size=1,
+        symbol, shapes={"x0": numbers.shape}, dtypes={"x0": "int64"}, min_subgraph_size=1,
         engine="onnxruntime",
     )  # fmt: skip
-    is_right = np.array_equal(run_mxnet(optimized, arrays)[0], [MIXED.max()])
+    is_right = run_mxnet(optimized, {"x0": numbers})[0] == [getattr(numbers, op)()]
     mxtrt.release(optimized)
-    assert is_right is not engine_module.WRONG_INT64
+    assert is_right == (f"Reduce{op.capitalize()}" not in wrong)
 
 
 # -- the rewritten models themselves --------------------------------------------------------------
 
+WRONG = COMPARISONS | SUMS
 ONE = "(int64[N,M] x, int64[N,M] y, int64 n) => (int64[N,M] z)"
 ROW = "(int64[N,M] x, int64[N,M] y, int64 n) => (int64[N] z)"
 ALL = "(int64[N,M] x, int64[N,M] y, int64 n) => (int64 z)"
@@ -95,15 +113,26 @@ def run(proto: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
         (ONE, "s = Sign (x) z = Mul (s, x)", np.abs(MIXED)),
         (ALL, "z = ReduceMax <keepdims = 0> (x)", MIXED.max()),
         (ROW, "z = ReduceMin <axes = [-1], keepdims = 0> (x)", MIXED.min(1)),
+        (ALL, "z = ReduceSum <keepdims = 0> (x)", MIXED.sum()),
+        (
+            ONE,
+            "i = Constant <value_ints = [1]> () k = ReduceSum (x, i) z = Add (x, k)",
+            MIXED + MIXED.sum(1, keepdims=True),
+        ),
+        (
+            ONE,
+            "i = Cast <to = 6> (y) k = ReduceSum (i) s = Cast <to = 7> (k) z = Add (x, s)",
+            MIXED + ANY.astype("int32").sum(dtype="int32"),
+        ),
         (ONE, "k = ReduceMin <axes = [1]> (x) z = Max (x, k)", MIXED),
         (ONE, "k = ReduceMax (y) z = Max (x, k)", np.maximum(MIXED, ANY.max())),
     ],
 )
 def test_rewritten(signature: str, nodes: str, expected: np.ndarray) -> None:
-    rewritten = with_right_int64(model(signature, nodes))
+    rewritten = with_right_integers(model(signature, nodes), WRONG)
     found = run(rewritten, x=MIXED, y=ANY, n=np.array(5))
     np.testing.assert_array_equal(found, expected)
-    assert {opset.domain for opset in rewritten.opset_import} <= {"", "mxtrt.int64"}
+    assert {opset.domain for opset in rewritten.opset_import} <= {"", "mxtrt.integers"}
 
 
 def test_in_bodies() -> None:
@@ -122,10 +151,10 @@ def test_in_bodies() -> None:
     expected = MIXED
     for i in range(5):
         expected = np.minimum(np.maximum(expected + i, 5), ANY)
-    found = run(with_right_int64(proto), x=MIXED, y=ANY, n=np.array(5))
+    found = run(with_right_integers(proto, WRONG), x=MIXED, y=ANY, n=np.array(5))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_other_types_are_left_alone() -> None:
     proto = model("(float[N] x) => (float[N] z)", "k = Clip (x) z = Max (k, x)")
-    assert with_right_int64(proto) is proto
+    assert with_right_integers(proto, WRONG) is proto

@@ -211,6 +211,48 @@ def test_options_that_an_old_version_lacks(options, sentence):
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("number", "refused"),
+    [
+        (2**31 - 1, False),
+        (2**31, True),
+        (-(2**31) - 1, True),
+        (2**63 - 1, False),
+        (-(2**63), False),
+    ],
+)
+def test_numbers_beyond_int32_before_tensorrt_10(number, refused, inside):
+    """TensorRT 8 puts the nearest int32 in their place, and only warns."""
+    constant = onnx.numpy_helper.from_array(np.array([1, number]), "c")
+    if inside:
+        output = [helper.make_tensor_value_info("c", 7, [2])]
+        branch = helper.make_graph([], "branch", [], output, [constant])
+        branches = {"then_branch": branch, "else_branch": branch}
+        model = one_node("If", [("x", 9, [])], [("y", 7, [2])], **branches)
+    else:
+        model = one_node("Add", [("x", 7, [2])], [("y", 7, [2])], [constant])
+    reason = _network._refused_dtype(old_api(), model)
+    if refused:
+        assert reason == (
+            f"int64: a constant has {number}, and TensorRT computes in int32, which ends at "
+            "2147483647"
+        )
+    else:
+        assert reason is None
+    newer = old_api()
+    newer.module = type("New", (Old,), {"DataType": type("T", (), {"__members__": {"INT64": 0}})})
+    assert _network._refused_dtype(newer, model) is None
+
+
+def test_weights_beyond_int32_before_tensorrt_10():
+    weights = {"w": np.array([1, 2**40])}
+    model = one_node("Add", [("x", 7, [2]), ("w", 7, [2])], [("y", 7, [2])])
+    profile = Profile((((2, 2, 2),), ((2, 2, 2),)))
+    with pytest.raises(EngineError, match="int64: 'w' has 1099511627776, and TensorRT computes in"):
+        _network.build_plan(old_api(), model, weights, profile, Options(progress=False))
+
+
 @pytest.mark.parametrize(("cores", "has"), [(0, "none"), (1, "0 only"), (2, "0 to 1")])
 def test_a_dla_core_that_is_not_there(cores, has):
     api = old_api(SimpleNamespace(num_DLA_cores=cores))

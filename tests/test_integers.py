@@ -16,9 +16,9 @@ from mxtrt.engines import onnxruntime as engine_module
 from mxtrt.engines._integers import COMPARISONS, SUMS, with_right_integers
 
 RNG = np.random.default_rng(0)
-LARGE, ANY = RNG.integers(2**31, 2**32, (3, 67)), RNG.integers(0, 2**32, (3, 67))
-SMALL = RNG.integers(0, 100, (3, 67))
-MIXED = np.where(SMALL % 2, LARGE, SMALL)
+LARGE, SMALL = RNG.integers(2**31, 2**32, (3, 67)), RNG.integers(0, 100, (3, 67))
+MIXED = np.where(SMALL % 2, LARGE, SMALL) | 1  # the product of many even numbers is 0
+ANY = RNG.integers(0, 2**32, (3, 67)) | 1
 BLOCKS = [-(2**31), -3, -1, 0, 1, 2**31 - 1]
 
 
@@ -54,18 +54,20 @@ def test_clip(low: float, high: float) -> None:
 BEYOND = [
     np.array([[2**53, 1, 1, 2**53 + 1]]), np.array([[2**62, 2**62, 1, 1]]),
     np.array([[-(2**63), -1, 2**63 - 1, -(2**63)]]), np.array([[2**31 - 1, 1, 1, 2]], "int32"),
-    np.array([[-1] * 4], "int32"), np.array([[-1] * 4]),
+    np.array([[-1] * 4], "int32"), np.array([[-1] * 4]), ANY[:, :5], ANY[:, :5].astype("int32"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("numbers", BEYOND)
-@pytest.mark.parametrize("op", ["sum", "nansum", "mean"])
-def test_sums(op: str, numbers: np.ndarray) -> None:
+@pytest.mark.parametrize("op", ["sum", "nansum", "mean", "prod", "nanprod"])
+def test_sums_and_products(op: str, numbers: np.ndarray) -> None:
     for attrs in ({"axis": 1}, {"axis": 1, "keepdims": True}, {}, {"axis": 0}):
         check_numpy(op, numbers, **attrs)
 
 
-@pytest.mark.parametrize("op, numbers", [("max", MIXED), ("sum", BEYOND[0])])
+@pytest.mark.parametrize(
+    "op, numbers", [("max", MIXED), ("sum", BEYOND[0]), ("prod", np.array([[2**53 + 1, 3]]))]
+)
 def test_what_onnx_runtime_gets_wrong_is_rewritten(
     monkeypatch: pytest.MonkeyPatch, op: str, numbers: np.ndarray
 ) -> None:
@@ -123,6 +125,16 @@ def run(proto: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
             ONE,
             "i = Cast <to = 6> (y) k = ReduceSum (i) s = Cast <to = 7> (k) z = Add (x, s)",
             MIXED + ANY.astype("int32").sum(dtype="int32"),
+        ),
+        (ALL, "z = ReduceProd <keepdims = 0> (x)", MIXED.prod()),
+        (ALL, "z = ReduceProd <axes = [0, 1], keepdims = 0> (x)", MIXED.prod()),
+        (ALL, "z = ReduceProd <axes = [-1, -2], keepdims = 0> (x)", MIXED.prod()),
+        (ROW, "z = ReduceProd <axes = [1], keepdims = 0> (x)", MIXED.prod(1)),
+        (ONE, "k = ReduceProd <axes = [0]> (y) z = Mul (x, k)", MIXED * ANY.prod(0)),
+        (
+            ONE,
+            "i = Cast <to = 6> (y) k = ReduceProd (i) s = Cast <to = 7> (k) z = Add (x, s)",
+            MIXED + ANY.astype("int32").prod(dtype="int32"),
         ),
         (ONE, "k = ReduceMin <axes = [1]> (x) z = Max (x, k)", MIXED),
         (ONE, "k = ReduceMax (y) z = Max (x, k)", np.maximum(MIXED, ANY.max())),

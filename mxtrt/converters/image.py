@@ -6,7 +6,6 @@ import operator
 from typing import Union
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import UnsupportedOp
 from ..graph import Value
@@ -244,7 +243,7 @@ def space_to_depth(onnx: OnnxModel, x: Value, *, block_size: int) -> str:
 def image_to_tensor(onnx: OnnxModel, x: Value) -> str:
     """``_image_to_tensor`` -> ``Transpose``, ``Div`` by 255."""
     numbers = x if x.dtype == "float32" else onnx.cast(x, "float32")
-    return onnx.op("Div", _channels_first(onnx, numbers, x), onnx.constant(255, "float32"))
+    return onnx.op("Div", channels_first_image(onnx, numbers, x), onnx.constant(255, "float32"))
 
 
 @converts("_image_normalize")
@@ -271,76 +270,6 @@ def _per_channel(onnx: OnnxModel, x: Value, values: tuple[float, ...], dtype: st
         return onnx.constant(values[0], dtype)
     values = values[: known_size(x, -3)]
     return onnx.constant([[[value]] for value in values], dtype)
-
-
-@converts("_image_resize")
-def image_resize(
-    onnx: OnnxModel,
-    x: Value,
-    *,
-    size: tuple[int, ...] = (),
-    keep_ratio: bool = False,
-    interp: int = 1,
-) -> str:
-    """``_image_resize`` -> ``Resize``, or ``MatMul`` for the cubic filter."""
-    if interp > 2:
-        raise UnsupportedOp(f"interp={interp} is a filter of OpenCV's that ONNX does not have")
-    if interp > 0 and x.dtype not in FLOATS:
-        raise UnsupportedOp(f"interp={interp} of {x.dtype} follows OpenCV's fixed-point tables")
-    height, width = _wanted_size(x, size, keep_ratio)
-    image = _channels_first(onnx, x, x)
-    if interp == 2:
-        made = _cubic(onnx, image, x, height, width)
-    else:
-        made = _interpolated(onnx, image, x, height, width, interp)
-    return onnx.op("Transpose", made, perm=[1, 2, 0] if known_rank(x) == 3 else [0, 2, 3, 1])
-
-
-def _wanted_size(x: Value, size: tuple[int, ...], keep_ratio: bool) -> tuple[int, int]:
-    """Return the height and width that MXNet resizes to."""
-    if len(size) == 2:
-        return size[1], size[0]
-    if not keep_ratio:
-        return size[0], size[0]
-    height, width = known_size(x, -3), known_size(x, -2)
-    return size[0] * height // min(height, width), size[0] * width // min(height, width)
-
-
-def _interpolated(
-    onnx: OnnxModel, image: str, x: Value, height: int, width: int, interp: int
-) -> str:
-    attrs = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-    single = known_rank(x) == 3
-    batch = 1 if single else length_of(onnx, x, 0)
-    shape = vector(onnx, batch, length_of(onnx, x, -1), height, width)
-    if single:
-        image = onnx.op("Unsqueeze", image, onnx.ints([0]))
-    made = onnx.op("Resize", image, None, None, shape, **(attrs if interp else NEAREST))
-    return onnx.op("Squeeze", made, onnx.ints([0])) if single else made
-
-
-def _cubic(onnx: OnnxModel, image: str, x: Value, height: int, width: int) -> str:
-    """Resize with two ``MatMul``.
-
-    ONNX Runtime 1.32 moves a ``Transpose`` through a cubic ``Resize`` and then refuses the result.
-    """
-    down = onnx.constant(_cubic_weights(known_size(x, -3), height), x.dtype)
-    across = onnx.constant(_cubic_weights(known_size(x, -2), width).T, x.dtype)
-    return onnx.op("MatMul", onnx.op("MatMul", down, image), across)
-
-
-def _cubic_weights(length: int, wanted: int) -> npt.NDArray[np.float64]:
-    """Return the matrix (wanted, length) of OpenCV's cubic filter."""
-    weights = np.zeros((wanted, length))
-    position = (np.arange(wanted) + 0.5) * length / wanted - 0.5
-    first = np.floor(position).astype(int) - 1
-    for tap in range(4):
-        distance = np.abs(position - first - tap)
-        near = 1.25 * distance**3 - 2.25 * distance**2 + 1
-        far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-        column = np.clip(first + tap, 0, length - 1)
-        np.add.at(weights, (np.arange(wanted), column), np.where(distance <= 1, near, far))
-    return weights
 
 
 @converts("_image_crop")
@@ -376,7 +305,8 @@ def image_adjust_lighting(onnx: OnnxModel, x: Value, *, alpha: tuple[float, ...]
     return onnx.cast(made, x.dtype)
 
 
-def _channels_first(onnx: OnnxModel, image: Operand, x: Value) -> str:
+def channels_first_image(onnx: OnnxModel, image: Operand, x: Value) -> str:
+    """Put the channels of an image, or of a batch of images, in front."""
     return onnx.op("Transpose", image, perm=[2, 0, 1] if known_rank(x) == 3 else [0, 3, 1, 2])
 
 

@@ -167,26 +167,6 @@ def test_normalize(mean: Any, std: Any, dtype: str) -> None:
         check_operator(symbol, {"data": _pixels(shape, dtype)})
 
 
-@pytest.mark.parametrize("interp", [0, 1, 2])
-@pytest.mark.parametrize(
-    "attrs",
-    [
-        {"size": (7, 6)},
-        {"size": (3, 9)},
-        {"size": (4,)},
-        {"size": (4,), "keep_ratio": True},
-        {"size": (11,), "keep_ratio": True},
-        {"size": (4, 7), "keep_ratio": True},
-    ],
-)
-def test_image_resize(attrs: dict[str, Any], interp: int) -> None:
-    symbol = mx.sym.image.resize(DATA, interp=interp, **attrs)
-    for shape in ((4, 5, 3), (2, 6, 5, 1)):
-        check_operator(symbol, {"data": shape})
-        if interp == 0:
-            check_operator(symbol, {"data": _pixels(shape, "uint8")})
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
 def test_image_crop_and_flips(dtype: str) -> None:
     for shape in ((5, 6, 3), (2, 5, 6, 3)):
@@ -208,8 +188,6 @@ def test_adjust_lighting(alpha: tuple[float, ...], dtype: str) -> None:
 @pytest.mark.parametrize(
     ("symbol", "dtype", "sentence"),
     [
-        (mx.sym.image.resize(DATA, size=3, interp=3), "float32", "interp=3 is a filter"),
-        (mx.sym.image.resize(DATA, size=3), "uint8", "interp=1 of uint8 follows OpenCV's"),
         (mx.sym.image.adjust_lighting(DATA, alpha=(1, 1, 1)), "float32", "three channels only"),
     ],
 )

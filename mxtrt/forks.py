@@ -2,7 +2,8 @@
 
 Before a fork MXNet waits for its threads. Those that run an engine need the interpreter's lock,
 which the forking thread holds: both would wait for ever. So the work is finished before, and other
-threads begin no call meanwhile; nor do they hold a lock then that the child could not open.
+threads begin no call meanwhile; nor do they hold a lock then that the child could not open, nor
+wait inside of MXNet, where the child would wait for them.
 
 Waiting for all of MXNet's work takes its errors off the outputs; the next call raises what was
 taken, so that no wrong output goes unnoticed.
@@ -24,42 +25,66 @@ from typing import Any
 from . import _bridge  # and not MXNet, whose import needs this module
 
 PATIENCE = 30.0  # seconds to wait for calls of other threads, which may be building an engine
+READING = 1.0  # seconds to wait for threads that read what is computed: they have to wake up
 GLANCE = 0.0005  # seconds between looks
 
-_inside: dict[int, int] = {}  # threads that are handing work to MXNet, and how deep in calls
-_stopping: int | None = None  # the thread for which the others wait
 _untold: Exception | None = None  # what a call before a fork failed with
 is_used = False  # whether there was an engine so far
 
 
-class _Calls:
-    """A context in which a thread hands work with engines to MXNet; one inside another is a part.
+class _Gate:
+    """A context that other threads do not enter while one thread keeps it closed.
 
-    A fork waits for the outermost, which may hold locks: the inner ones must not wait for the fork.
+    To enter it again inside of it never waits: the outer one may hold locks.
     """
+
+    def __init__(self) -> None:
+        self.inside: dict[int, int] = {}  # threads, and how deep
+        self.closed_by: int | None = None
 
     def __enter__(self) -> None:
         me = threading.get_ident()
-        depth = _inside.get(me, 0)
-        _inside[me] = depth + 1
+        depth = self.inside.get(me, 0)
+        self.inside[me] = depth + 1
         if depth:
             return
-        while _stopping is not None and _stopping != me:
-            _inside.pop(me, None)
+        while self.closed_by is not None and self.closed_by != me:
+            self.inside.pop(me, None)
             time.sleep(GLANCE)
-            _inside[me] = 1
-        if _untold is not None:
-            _inside.pop(me, None)
-            _tell()
+            self.inside[me] = 1
 
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
-        depth = _inside.pop(me, 1)  # a child knows of no calls that its parent began
+        depth = self.inside.pop(me, 1)  # a child knows of none that its parent entered
         if depth > 1:
-            _inside[me] = depth - 1
+            self.inside[me] = depth - 1
+
+    def close(self, patience: float) -> None:
+        """Let no other thread in, and wait for those inside, for so many seconds at most."""
+        me = self.closed_by = threading.get_ident()
+        end = time.monotonic() + patience
+        while any(thread != me for thread in list(self.inside)) and time.monotonic() < end:
+            time.sleep(GLANCE)
+
+    def open(self) -> None:
+        """Let the others in."""
+        self.closed_by = None
+
+
+class _Calls(_Gate):
+    """A context in which a thread hands work with engines to MXNet."""
+
+    def __enter__(self) -> None:
+        _Gate.__enter__(self)
+        if _untold is not None:
+            _Gate.__exit__(self)
+            _tell()
 
 
 calls = _Calls()
+reads = _Gate()
+"""A context in which a thread waits for MXNet: a child, in which it is no more, could wait for
+it, in the C library, when it tells those that wait."""
 
 
 def connect() -> None:
@@ -68,13 +93,15 @@ def connect() -> None:
     atexit.register(_at_exit)
     import mxnet as mx
 
-    mx.executor.Executor.forward = _as_call(mx.executor.Executor.forward)
+    mx.executor.Executor.forward = _within(calls, mx.executor.Executor.forward)
+    for name in ("asnumpy", "wait_to_read", "_sync_copyfrom"):
+        setattr(mx.nd.NDArray, name, _within(reads, getattr(mx.nd.NDArray, name)))
 
 
-def _as_call(method: Callable[..., Any]) -> Callable[..., Any]:
+def _within(gate: _Gate, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with calls:
+        with gate:
             return method(*args, **kwargs)
 
     return call
@@ -90,16 +117,9 @@ def _tell() -> None:
 def _before() -> None:
     global _untold
     if is_used:
-        _hold_others()
+        calls.close(PATIENCE)
         _untold = _finish() or _untold
-
-
-def _hold_others() -> None:
-    global _stopping
-    me = _stopping = threading.get_ident()
-    end = time.monotonic() + PATIENCE
-    while any(thread != me for thread in list(_inside)) and time.monotonic() < end:
-        time.sleep(GLANCE)
+        reads.close(READING)  # not earlier: a custom operator reads while it computes
 
 
 def _finish() -> Exception | None:
@@ -115,20 +135,20 @@ def _finish() -> Exception | None:
 
 
 def _go_on() -> None:
-    global _stopping
-    _stopping = None
+    calls.open()
+    reads.open()
 
 
 def _in_child() -> None:
     global _untold
     _untold = None  # the parent is told
-    _inside.clear()
+    calls.inside.clear()
+    reads.inside.clear()
     _go_on()
 
 
 def _at_exit() -> None:
-    global _stopping
     if is_used:
-        _stopping = threading.get_ident()
+        calls.closed_by = threading.get_ident()
         _bridge.detach()
         _finish()  # each call that was queued has failed

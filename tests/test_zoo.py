@@ -1,6 +1,7 @@
 """All 34 models of Gluon's zoo against MXNet, and through NVIDIA's parser and builder.
 
-One of each family runs always, all of them with ``-m slow``.
+One of each family runs always, all of them with ``-m slow``; but of vgg, which is like alexnet, and
+for which NVIDIA's builder takes 4 GB.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import mxtrt
 
 SAMPLE = {
     *("alexnet", "densenet121", "inceptionv3", "mobilenet0.25", "mobilenetv2_0.25"),
-    *("resnet18_v1", "resnet18_v2", "squeezenet1.1", "vgg11_bn"),
+    *("resnet18_v1", "resnet18_v2", "squeezenet1.1"),
 }
 MODELS = [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in zoo.NAMES]
 

@@ -24,7 +24,6 @@ GPU_ONLY = re.compile("CuDNN|_FusedOp|_contrib_mrcnn_mask_target|_TensorRT")
 
 NO_VALUE_TO_TRY = {
     # of an operator with the same converter
-    "BatchNorm": {"ndev", "key"},
     "_npi_concatenate": {"dim"},
     "_npi_insert_scalar": {"start", "stop", "step"},
     "_npi_insert_slice": {"int_ind"},
@@ -39,8 +38,7 @@ NO_VALUE_TO_TRY = {
     "_np_prod": {"initial"},
     "_npi_mean": {"initial"},
     "_sg_mkldnn_conv": {"enable_float_output"},
-    # MXNet fails, or writes nothing into that output
-    "_contrib_SyncBatchNorm": {"output_mean_var", "axis", "min_calib_range", "max_calib_range"},
+    # MXNet fails
     "_contrib_quantized_rnn": {"projection_size"},
     "_npi_arange": {"infer_range", "repeat"},
     "log_softmax": {"use_length"},

@@ -16,7 +16,7 @@ from .reduction import mean_of_any, reduced_axes
 BATCH_NORM_EPS = float(np.float32(1e-3))  # MXNet's default, a float32 in a double
 
 
-@converts("BatchNorm", "_contrib_SyncBatchNorm")
+@converts("BatchNorm")
 def batch_norm(
     onnx: OnnxModel,
     x: Value,
@@ -33,8 +33,6 @@ def batch_norm(
     axis: int = 1,
     min_calib_range: float | None = None,
     max_calib_range: float | None = None,
-    ndev: int = 1,
-    key: str | None = None,
 ) -> tuple[str, ...]:
     """``BatchNorm`` -> ``BatchNormalization``; ``Mul``, ``Add`` off axis 1 or without weights."""
     scale = _ones_like(onnx, gamma) if fix_gamma else gamma
@@ -45,6 +43,29 @@ def batch_norm(
     if not output_mean_var:
         return (y,)
     return y, onnx.op("Identity", mean), _inverse_std(onnx, var, eps)
+
+
+@converts("_contrib_SyncBatchNorm")
+def sync_batch_norm(
+    onnx: OnnxModel,
+    x: Value,
+    gamma: Value,
+    beta: Value,
+    mean: Value,
+    var: Value,
+    *,
+    eps: float = BATCH_NORM_EPS,
+    momentum: float = 0.9,
+    fix_gamma: bool = True,
+    use_global_stats: bool = False,
+    output_mean_var: bool = False,
+    ndev: int = 1,
+    key: str,
+) -> tuple[str, ...]:
+    """``_contrib_SyncBatchNorm`` -> what ``BatchNorm`` becomes."""
+    if output_mean_var:
+        raise UnsupportedOp("output_mean_var=True: MXNet writes nothing into these outputs")
+    return batch_norm(onnx, x, gamma, beta, mean, var, eps=eps, fix_gamma=fix_gamma)
 
 
 @converts("BatchNorm_v1")
@@ -205,9 +226,11 @@ def _layer_norm_of_any(
 ) -> tuple[str, str, str]:
     """Return what ``LayerNorm`` makes of any number of channels: the mean of none is NaN."""
     count = onnx.cast(size_vector(onnx, x, axis), x.dtype)
+    # ONNX Runtime 1.23 does not sum nothing along an axis that is counted from the end
+    place = axis if x.rank is None else normalized_axis(axis, x.rank)
 
     def mean_of(numbers: Operand) -> str:
-        return onnx.op("Div", onnx.op("ReduceSum", numbers, onnx.ints([axis])), count)
+        return onnx.op("Div", onnx.op("ReduceSum", numbers, onnx.ints([place])), count)
 
     mean = mean_of(x)
     centred = onnx.op("Sub", x, mean)

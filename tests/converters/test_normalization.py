@@ -94,7 +94,7 @@ def test_training_attributes_of_batch_norm(use_global_stats: bool, momentum: flo
 
 @pytest.mark.parametrize("op", [mx.sym.BatchNorm_v1, mx.sym.contrib.BatchNormWithReLU])
 def test_statistics_of_kin_of_batch_norm(op: Any) -> None:
-    """SyncBatchNorm does not write them at inference."""
+    """SyncBatchNorm does not write them at inference, and is refused."""
     made = op(DATA, name="n", output_mean_var=True, fix_gamma=False, eps=0.5)
     _check_batch_norm(mx.sym.Group([mx.sym.identity(out) for out in made]), (2, 3, 4, 5), 3)
 
@@ -264,3 +264,14 @@ def test_any_normalization(data: st.DataObject) -> None:
 )
 def test_refused(symbol: mx.sym.Symbol, sentence: str) -> None:
     check_refused(symbol, {"data": (2, 3, 4, 5)}, sentence)
+
+
+def test_statistics_of_sync_batch_norm_are_refused() -> None:
+    attrs = {"name": "n", "key": "k", "output_mean_var": True}
+    names = ("gamma", "beta", "moving_mean", "moving_var")
+    check_refused(
+        mx.sym.contrib.SyncBatchNorm(DATA, **attrs)[0],
+        {"data": (2, 3, 4, 5)},
+        "output_mean_var=True: MXNet writes nothing into these outputs",
+        {f"n_{name}": np.ones(3, "float32") for name in names},
+    )

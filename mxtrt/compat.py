@@ -8,6 +8,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -96,6 +97,7 @@ class _PreparingLoader(Loader):
                 self._loader.exec_module(module)
         _write_numbers_plainly()
         _spell_scipy_anew()
+        _make_thresholds_numbers()
         while _callbacks:
             _callbacks.pop(0)()
 
@@ -215,6 +217,26 @@ def _spell_scipy_anew() -> None:
                 csr_matrix=scipy.csr_matrix,
                 coo_matrix=scipy.coo_matrix,
             )
+
+
+def _make_thresholds_numbers() -> None:
+    """Let MXNet's calibration by entropy use the thresholds that it finds, arrays of one element.
+
+    NumPy 2.5 no longer takes these for numbers.
+    """
+    import numpy as np
+    from mxnet.contrib import quantization
+
+    if np.lib.NumpyVersion(np.__version__) < "2.5.0":
+        return
+    find = quantization._get_optimal_threshold
+
+    @wraps(find)
+    def found(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        results = find(*args, **kwargs)
+        return tuple(v.item() if isinstance(v, np.ndarray) and v.size == 1 else v for v in results)
+
+    quantization._get_optimal_threshold = found
 
 
 def _restore_distutils() -> None:

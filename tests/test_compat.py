@@ -267,3 +267,20 @@ def test_custom_operator():
 
     squares = mx.nd.Custom(mx.nd.arange(4), op_type="mxtrt_test_square")
     assert squares.asnumpy().tolist() == [0, 1, 4, 9]
+
+
+def test_calibration_by_entropy():
+    x = mx.nd.array(np.linspace(-1, 1, 64, dtype="float32").reshape(8, 8))
+    net = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=4, no_bias=True, name="fc")
+    data = mx.io.NDArrayIter(x, batch_size=8)
+    _, args, _ = mx.contrib.quantization.quantize_model(
+        net,
+        {"fc_weight": mx.nd.ones((4, 8))},
+        {},
+        label_names=None,
+        calib_mode="entropy",
+        calib_data=data,
+        num_calib_examples=8,
+        quantized_dtype="int8",
+    )
+    assert any("quantize" in name for name in args)

@@ -110,7 +110,9 @@ def _left(optimized: mx.sym.Symbol, *arguments: Any) -> Mapping[str, str]:
         return mxtrt.report(optimized).left
     except mxtrt.errors.BadModel:
         symbol, params, shapes, options = arguments
-        return mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
+        left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
+        assert left, "the engine could not be built; the warning says why"
+        return left
 
 
 def _run_engines(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mxnet as mx
 import numpy as np
 
 from ..errors import UnsupportedOp
@@ -198,7 +197,7 @@ def layer_norm(
     output_mean_var: bool = False,
 ) -> tuple[str, ...]:
     """``LayerNorm`` -> ``LayerNormalization``, its axis moved to the end where it is not."""
-    if _may_have_no_channels(x, gamma, beta, axis):  # LayerNormalization has to have some
+    if _may_have_one_channel(x, gamma, beta, axis):
         return _layer_norm_of_any(onnx, x, gamma, beta, axis, eps)[: 3 if output_mean_var else 1]
     if axis == -1 or axis == known_rank(x) - 1:
         y = onnx.op("LayerNormalization", x, gamma, beta, epsilon=eps, axis=-1)
@@ -214,11 +213,12 @@ def layer_norm(
     return y, *_mean_and_std(onnx, x, x.dtype, axis, eps, keepdims=1)
 
 
-def _may_have_no_channels(x: Value, gamma: Value, beta: Value, axis: int) -> bool:
+def _may_have_one_channel(x: Value, gamma: Value, beta: Value, axis: int) -> bool:
+    """Say whether there may be one channel or none; ONNX Runtime 1.23 normalises two or more."""
     known = [x.shape[axis]] if x.shape is not None else []
     known += [vector.shape[0] for vector in (gamma, beta) if vector.shape]
     size = next((size for size in known if size is not None), None)
-    return mx.util.is_np_shape() and not size
+    return size is None or size < 2
 
 
 def _layer_norm_of_any(

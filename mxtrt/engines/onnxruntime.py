@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ RUN_SETTINGS = (
 # 1.32 knows the difference.
 WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
 # Until 1.25 it makes of Transpose and MatMul what it has for float32 only.
-FLOAT32_OPTIMIZERS = ["MatmulTransposeFusion"] if _VERSION < (1, 26) else []
+FLOAT32_OPTIMIZERS = ["MatmulTransposeFusion"]
 # Versions whose processes end, for a division by 0 or foreign memory, where these operators find
 # no elements: Einsum of two arrays until 1.25, TopK behind an axis of size 0 until 1.30.
 DIES_OF_NOTHING = {op for op, right in (("Einsum", (1, 26)), ("TopK", (1, 31))) if right > _VERSION}
@@ -191,14 +192,17 @@ def _session(
         settings.add_external_initializers(declared, values)
     content = model.SerializeToString()
     try:
-        try:
-            return _load(content, settings, WRONG_OPTIMIZERS)
-        except Exception:
-            if not FLOAT32_OPTIMIZERS:
-                raise
-            return _load(content, settings, [*WRONG_OPTIMIZERS, *FLOAT32_OPTIMIZERS])
+        return _load(content, settings, WRONG_OPTIMIZERS)
     except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
+        failure = error
+    log.info("%s is loaded with fewer optimisations: %s", model.graph.name, _sentence(failure))
+    with suppress(Exception):
+        return _load(content, settings, [*WRONG_OPTIMIZERS, *FLOAT32_OPTIMIZERS])
+    # the optimiser of 1.23 fails where a constant without elements is added, or channels are none
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with suppress(Exception):
+        return _load(content, settings, WRONG_OPTIMIZERS)
+    raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(failure)}") from failure
 
 
 def _load(

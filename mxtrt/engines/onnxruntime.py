@@ -186,31 +186,42 @@ def build(
 def _session(
     model: onnx.ModelProto, arrays: Arrays, settings: ort.SessionOptions
 ) -> ort.InferenceSession:
+    """Return a session, with fewer optimisations where the optimiser makes what does not load."""
+    _add_weights(model, arrays, settings)
+    content = model.SerializeToString()
+    try:
+        return _load(content, settings)
+    except EngineError as error:
+        failure = error
+    log.info("%s is loaded with fewer optimisations: %s", model.graph.name, failure)
+    with suppress(EngineError):
+        return _load(content, settings, FLOAT32_OPTIMIZERS)
+    # the optimiser of 1.23 fails where a constant without elements is added, or channels are none
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with suppress(EngineError):
+        return _load(content, settings)
+    raise failure
+
+
+def _add_weights(model: onnx.ModelProto, arrays: Arrays, settings: ort.SessionOptions) -> None:
     declared = [t.name for t in model.graph.initializer if t.name in arrays]
     if declared:
         values = [ort.OrtValue.ortvalue_from_numpy(arrays[name]) for name in declared]
         settings.add_external_initializers(declared, values)
-    content = model.SerializeToString()
-    try:
-        return _load(content, settings, WRONG_OPTIMIZERS)
-    except Exception as error:
-        failure = error
-    log.info("%s is loaded with fewer optimisations: %s", model.graph.name, _sentence(failure))
-    with suppress(Exception):
-        return _load(content, settings, [*WRONG_OPTIMIZERS, *FLOAT32_OPTIMIZERS])
-    # the optimiser of 1.23 fails where a constant without elements is added, or channels are none
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with suppress(Exception):
-        return _load(content, settings, WRONG_OPTIMIZERS)
-    raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(failure)}") from failure
 
 
 def _load(
-    content: bytes, settings: ort.SessionOptions, disabled: Sequence[str]
+    content: bytes, settings: ort.SessionOptions, disabled: Sequence[str] = ()
 ) -> ort.InferenceSession:
-    return ort.InferenceSession(
-        content, settings, providers=PROVIDERS, disabled_optimizers=list(disabled)
-    )
+    try:
+        return ort.InferenceSession(
+            content,
+            settings,
+            providers=PROVIDERS,
+            disabled_optimizers=[*WRONG_OPTIMIZERS, *disabled],
+        )
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
 
 
 def _optimise(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:
@@ -220,7 +231,8 @@ def _optimise(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:
     settings.log_severity_level = 3  # it warns that the result is for this machine only
     with os.fdopen(os.memfd_create("mxtrt"), "rb") as file:
         settings.optimized_model_filepath = f"/proc/self/fd/{file.fileno()}"
-        _session(model, arrays, settings)
+        _add_weights(model, arrays, settings)
+        _load(model.SerializeToString(), settings)
         return_freed_memory()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as saved:
             optimised = onnx.ModelProto()

@@ -10,7 +10,7 @@ from numpy import float32
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
-from ..registry import converts, refuses
+from ..registry import converts
 from . import known_rank, shape_vector
 
 
@@ -115,6 +115,3 @@ def softmax_cross_entropy(onnx: OnnxModel, x: Value, label: Value) -> str:
     bounded = onnx.op("Max", chosen, onnx.constant(float32(1e-8), x.dtype))
     total = onnx.op("ReduceSum", onnx.op("Log", bounded), onnx.ints([0, 1]), keepdims=0)
     return onnx.op("Reshape", onnx.op("Neg", total), onnx.ints([1]))
-
-
-refuses("sums over all alignments of two sequences; ONNX has no such operator", "CTCLoss")

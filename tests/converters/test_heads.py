@@ -91,10 +91,6 @@ def test_softmax_cross_entropy_reads_its_label(dtype: str) -> None:
     check_operator(mx.sym.softmax_cross_entropy(X, LABEL), arrays)
 
 
-def test_ctc_loss_refused() -> None:
-    check_refused(mx.sym.CTCLoss(X, LABEL), {"x": (6, 2, 4), "label": (2, 3)}, "alignments")
-
-
 def test_the_label_vanishes() -> None:
     net = mx.sym.SoftmaxOutput(mx.sym.relu(X), LABEL, multi_output=True, name="softmax")
     optimized, _ = mxtrt.optimize(net)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
-from ..registry import converts
+from ..registry import converts, converts_alike
 from . import known_rank
 
 FLOATS = frozenset({"float16", "float32", "float64"})
@@ -163,6 +163,10 @@ binary("elemwise_sub", "broadcast_sub", scalar="_minus_scalar", reverse_scalar="
 binary("elemwise_mul", "broadcast_mul", scalar="_mul_scalar")(_mul)
 binary("elemwise_div", "broadcast_div")(_div)
 binary(reverse_scalar="_rdiv_scalar", integers_in="float32")(_div)
+# sparse arrays keep their zeros in these; symbols that engines read hold dense ones
+converts_alike("_plus_scalar", "_scatter_plus_scalar")
+converts_alike("_minus_scalar", "_scatter_minus_scalar")
+converts_alike("elemwise_div", "_scatter_elemwise_div")
 binary("_maximum", "broadcast_maximum", scalar="_maximum_scalar")(_max)
 binary("_minimum", "broadcast_minimum", scalar="_minimum_scalar")(_min)
 binary(

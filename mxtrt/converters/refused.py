@@ -65,9 +65,6 @@ refuses(
     "_contrib_dgl_subgraph",
     "_contrib_edge_id",
     "_contrib_getnnz",
-    "_scatter_elemwise_div",
-    "_scatter_minus_scalar",
-    "_scatter_plus_scalar",
     "_sparse_retain",
     "_square_sum",
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array
+from operators import check_operator, check_refused, operator, random_array
 
 X, Y, Z = (mx.sym.var(name) for name in "xyz")
 
@@ -128,6 +128,15 @@ def test_add_n(count: int, dtype: str) -> None:
     names = [f"x{i}" for i in range(count)]
     symbol = mx.sym.add_n(*map(mx.sym.var, names))
     check_operator(symbol, {n: random_array((2, 3), dtype, i) for i, n in enumerate(names)})
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "int32", "int64"])
+def test_dense_arrays_in_operators_of_sparse_ones(dtype: str) -> None:
+    x = random_array((3, 4), dtype)
+    for attrs in ({"scalar": 2.5}, {"scalar": 2}, {"scalar": 2.5, "is_int": False}):
+        check_operator(operator("_scatter_plus_scalar", 1, **attrs), {"x0": x})
+        check_operator(operator("_scatter_minus_scalar", 1, **attrs), {"x0": x})
+    check_operator(operator("_scatter_elemwise_div", 2), {"x0": x, "x1": abs(x) + 1})
 
 
 @pytest.mark.parametrize("bounds", [(-1.7, 2.3), (0.0, 6.0), (-1e30, 1e30), (1.0, 1.0)])

@@ -194,7 +194,7 @@ def test_nobody_waits_in_mxnet_during_a_fork() -> None:
         time.sleep(0.0002)
         waiting.discard(number)
 
-    read = forks._within(forks.reads, wait)
+    read = forks._as_read(wait)
     threads = [
         threading.Thread(target=lambda i=i: [read(i) for _ in iter(done.is_set, True)])
         for i in range(3)

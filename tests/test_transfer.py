@@ -56,6 +56,7 @@ class Tensor:
 
 
 def transfer(driver: Driver, inputs, outputs) -> Transfer:
+    """Return a transfer; the driver, whose functions it calls by address, has to live as long."""
     places = [tensor.place for tensor in inputs], [tensor.place for tensor in outputs]
     return Transfer(driver.addresses, 7, *places)
 
@@ -82,7 +83,8 @@ def test_all_bytes_arrive_in_order(sizes):
 
 def test_large_arrays_past_the_caches():
     tensor = Tensor((20 << 20) + 5)
-    copies = transfer(Driver(), [tensor], [tensor])
+    driver = Driver()
+    copies = transfer(driver, [tensor], [tensor])
     assert copies.upload([tensor.address]) == 0
     np.testing.assert_array_equal(tensor.device, tensor.array)
     tensor.device[:] = tensor.device[::-1].copy()
@@ -134,8 +136,8 @@ def test_threads_copy_at_once():
     wrong = []
 
     def work(seed: int) -> None:
-        tensor = Tensor(700 * KIB + seed, seed)
-        copies = transfer(Driver(), [tensor], [])
+        tensor, driver = Tensor(700 * KIB + seed, seed), Driver()
+        copies = transfer(driver, [tensor], [])
         for _ in range(20):
             tensor.device[:] = 0
             copies.upload([tensor.address])
@@ -151,8 +153,8 @@ def test_threads_copy_at_once():
 
 
 def test_after_a_fork():
-    tensor = Tensor(2000 * KIB)
-    copies = transfer(Driver(), [tensor], [])
+    tensor, driver = Tensor(2000 * KIB), Driver()
+    copies = transfer(driver, [tensor], [])
     copies.upload([tensor.address])
     child = os.fork()
     if child == 0:

@@ -320,6 +320,15 @@ def embed_weights(proto: onnx.ModelProto, weights: Mapping[str, mx.nd.NDArray]) 
     return whole
 
 
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and all bodies of loops and branches in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+
+
 def reads(node: onnx.NodeProto) -> set[str]:
     """Return the names of the tensors that a node reads, its bodies included."""
     read = set(node.input)

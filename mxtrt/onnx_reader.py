@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from .errors import BadModel
-from .onnx_model import ELEMENT_TYPES, EXTERNAL_LOCATION
+from .onnx_model import ELEMENT_TYPES, EXTERNAL_LOCATION, graphs
 
 Array = np.ndarray[Any, Any]
 OnnxLike = Union[onnx.ModelProto, str, "os.PathLike[str]"]
@@ -146,14 +146,12 @@ def _embed(tensor: TensorProto) -> None:
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """Yield all tensors of a graph and of the bodies in it."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
+    for each in graphs(graph):
+        yield from each.initializer
+        for attribute in (a for node in each.node for a in node.attribute):
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
 
 
 def embedded(proto: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.ModelProto:

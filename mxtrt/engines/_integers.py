@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 import onnx
 from onnx import TensorProto, helper, inliner, parser, shape_inference
 
+from ..onnx_model import graphs
+
 COMPARISONS = frozenset({"Clip", "Max", "Min", "ReduceMax", "ReduceMin", "Sign"})
 SUMS = frozenset({"ReduceProd", "ReduceSum"})
 INTEGERS = TensorProto.INT32, TensorProto.INT64
@@ -133,15 +135,6 @@ def with_right_integers(proto: onnx.ModelProto, wrong: Collection[str]) -> onnx.
     model.functions.extend(functions.values())
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return inliner.inline_local_functions(model)
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all bodies of loops and branches in it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
 
 
 def _types(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:

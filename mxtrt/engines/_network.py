@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BadOption, EngineError
+from ..onnx_model import graphs
 from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
@@ -123,33 +124,23 @@ def _refused_dtype(api: Api, proto: onnx.ModelProto) -> str | None:
         return f"float64: {api.title} computes in float32 at most"
     if TensorProto.INT8 in types:
         return f"int8: to {api.title} it is quantised data only"
-    if not api.has_int64:
-        for tensor in _constants(proto.graph):
-            if tensor.data_type == TensorProto.INT64:
-                try:
-                    _require_int32(api, numpy_helper.to_array(tensor), "a constant")
-                except EngineError as error:
-                    return str(error)
+    for tensor in (t for graph in graphs(proto.graph) for t in graph.initializer):
+        if tensor.data_type == TensorProto.INT64 and tensor.data_location != TensorProto.EXTERNAL:
+            reason = _beyond_int32(api, numpy_helper.to_array(tensor), "a constant")
+            if reason is not None:
+                return reason
     return None
 
 
-def _constants(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Yield the constants that stand in a graph and in those inside it."""
-    for tensor in graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            yield tensor
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from _constants(attribute.g)
-
-
-def _require_int32(api: Api, array: np.ndarray[Any, Any], what: str) -> None:
-    """Raise an error where a TensorRT without int64 would put other numbers in place of these."""
+def _beyond_int32(api: Api, array: np.ndarray[Any, Any], what: str) -> str | None:
+    """Return why a TensorRT without int64 would put other numbers in place of these, or None."""
     beyond = array[(np.abs(array) > INT32_MAX) & ~np.isin(array, NO_LIMIT)]
-    if beyond.size:
-        raise EngineError(
-            f"int64: {what} has {beyond[0]}, and {api.title} computes in int32, which ends at "
-            f"{INT32_MAX}"
-        )
+    if api.has_int64 or not beyond.size:
+        return None
+    return (
+        f"int64: {what} has {beyond[0]}, and {api.title} computes in int32, which ends at "
+        f"{INT32_MAX}"
+    )
 
 
 def _types(proto: onnx.ModelProto) -> set[int]:
@@ -212,8 +203,9 @@ def build_plan(
     with api.lock, shown as watch, api.logger.collecting() as messages:
         sized = with_sizes(proto, profile)
         for name, array in weights.items():
-            if array.dtype == np.int64 and not api.has_int64:
-                _require_int32(api, array, repr(name))
+            reason = _beyond_int32(api, array, repr(name)) if array.dtype == np.int64 else None
+            if reason is not None:
+                raise EngineError(reason)
         if hasattr(api.module.OnnxParser, "load_initializer"):
             # it reads them until the plan is built, and MXNet may move a weight when it runs the
             # original model on another thread

@@ -23,6 +23,7 @@ import onnx
 
 from ..arrays import TYPE_FLAGS, numpy_view, return_freed_memory
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
+from ..onnx_model import graphs
 from ..store import Origin
 
 try:
@@ -32,7 +33,7 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
-from ._integers import COMPARISONS, SUMS, graphs, with_right_integers
+from ._integers import COMPARISONS, SUMS, with_right_integers
 from ._layout import Arrays, lay_out
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import mxnet as mx
 import onnx
 
 from .arrays import return_freed_memory
-from .engines import AsksWhole, Builder, builder
+from .engines import AsksWhole, Builder, builder, prepare
 from .errors import EngineError
 from .graph import Node
 from .labels import accept_missing_labels
@@ -219,6 +219,7 @@ def optimize_symbol(
     else in a temporary one.
     """
     accept_missing_labels()
+    prepare(options)
     symbol, given = load_symbol(model), read_params(params)
     build = builder(options)
     graph = read_symbol(symbol, given.arrays, options)

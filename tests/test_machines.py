@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from test_tensorrt import (
 )
 
 import mxtrt
+from mxtrt import engines
 from mxtrt.engines import _cuda, _nvidia, tensorrt
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable
 from mxtrt.options import Options
@@ -132,6 +134,41 @@ def test_a_wrong_device(monkeypatch):
         BadOption, match="device=7: there is no such GPU; this machine has GPUs 0 t"
     ):
         mxtrt.optimize(net, (args, aux), engine="tensorrt", device=7)
+
+
+@pytest.mark.parametrize(
+    ("engine", "there", "expected"),
+    [
+        ("tensorrt", True, ["cuInit", "cuDevicePrimaryCtxRetain"]),
+        ("auto", True, ["cuInit", "cuDevicePrimaryCtxRetain"]),
+        ("auto", False, []),
+        ("onnxruntime", True, []),
+    ],
+)
+def test_the_gpu_starts_while_the_model_is_read(engine, there, expected, monkeypatch):
+    started = []
+
+    class Library:
+        @staticmethod
+        def cuInit(flags):  # noqa: N802
+            started.append("cuInit")
+            return 0
+
+        @staticmethod
+        def cuDevicePrimaryCtxRetain(context, index):  # noqa: N802
+            started.append("cuDevicePrimaryCtxRetain")
+            assert index == 3
+            return 0
+
+    monkeypatch.setattr(_cuda, "_driver_library", lambda *names: Library)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there or None)
+    _cuda.wake.cache_clear()
+    engines.prepare(Options(engine=engine, device=3))
+    for thread in threading.enumerate():
+        if thread.name == "mxtrt: CUDA starts":
+            thread.join()
+    _cuda.wake.cache_clear()
+    assert started == expected
 
 
 def test_no_memory_for_arrays():

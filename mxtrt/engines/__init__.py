@@ -6,6 +6,7 @@ Modules of this package are the only ones that import ONNX Runtime or TensorRT.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
@@ -82,6 +83,13 @@ class AsksWhole(Protocol):
         options: Options,
     ) -> Mapping[str, str]:
         """Return the names of ONNX nodes that the engine refuses in a part, with its reasons."""
+
+
+def prepare(options: Options) -> None:
+    """Let a GPU that may be needed start while the model is read."""
+    kinds = ("tensorrt", "tensorrt_rtx") if options.engine == "auto" else (options.engine,)
+    if any(kind != "onnxruntime" and importlib.util.find_spec(kind) for kind in kinds):
+        importlib.import_module("._cuda", __name__).wake(options.device)
 
 
 def builder(options: Options) -> Builder:

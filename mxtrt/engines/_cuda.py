@@ -7,6 +7,7 @@ threads of its own: everything here happens inside ``with gpu:``.
 from __future__ import annotations
 
 import ctypes
+import functools
 import glob
 import importlib
 import importlib.util
@@ -24,6 +25,25 @@ THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may do as
 _lock = threading.RLock()
 _driver_module: Any = None
 _gpus: dict[int, Gpu] = {}
+
+
+@functools.cache
+def wake(index: int) -> None:
+    """Let the driver and a GPU start on another thread, once: that takes a quarter of a second.
+
+    Who uses the GPU afterwards waits for it, and is told what is wrong with it.
+    """
+    threading.Thread(target=_wake, args=(index,), name="mxtrt: CUDA starts", daemon=True).start()
+
+
+def _wake(index: int) -> None:
+    try:
+        driver_library = _driver_library("cuInit", "cuDevicePrimaryCtxRetain")
+    except EngineError:
+        return
+    if driver_library.cuInit(0) == 0:
+        # kept until the process ends, as `Gpu` keeps it
+        driver_library.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), index)
 
 
 def preload_libraries() -> None:

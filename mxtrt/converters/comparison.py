@@ -10,7 +10,9 @@ from functools import partial
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from .elementwise import as_float, binary, single
+from . import shape_vector
+from .creation import filled
+from .elementwise import as_float, as_read, beside, binary, single
 
 COMPARISONS = {
     "equal": "Equal", "greater": "Greater", "greater_equal": "GreaterOrEqual", "lesser": "Less",
@@ -34,7 +36,39 @@ for _name, _op_type in COMPARISONS.items():
     )
 
 for _name, _op_type in LOGIC.items():
-    binary(f"_{_name}", f"broadcast_{_name}", scalar=f"_{_name}_scalar")(partial(_decide, _op_type))
+    binary(f"_{_name}", f"broadcast_{_name}")(partial(_decide, _op_type))
+
+
+# TensorRT 8.5 ends the process when it builds an And with a constant 0
+@converts("_logical_and_scalar")
+def and_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
+    """``_logical_and_scalar`` -> ``Cast`` to bool, or ``Expand`` of a 0."""
+    truth, number, dtype = _truths(onnx, x, scalar, is_int)
+    return onnx.cast(truth, dtype) if number else _everywhere(onnx, 0, x, dtype)
+
+
+@converts("_logical_or_scalar")
+def or_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
+    """``_logical_or_scalar`` -> ``Cast`` to bool, or ``Expand`` of a 1."""
+    truth, number, dtype = _truths(onnx, x, scalar, is_int)
+    return _everywhere(onnx, 1, x, dtype) if number else onnx.cast(truth, dtype)
+
+
+@converts("_logical_xor_scalar")
+def xor_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True) -> str:
+    """``_logical_xor_scalar`` -> ``Cast`` to bool, and ``Not``."""
+    truth, number, dtype = _truths(onnx, x, scalar, is_int)
+    return onnx.cast(onnx.op("Not", truth) if number else truth, dtype)
+
+
+def _truths(onnx: OnnxModel, x: Value, scalar: float, is_int: bool) -> tuple[str, bool, str]:
+    """Return what of `x` is true, whether the number is, and the type of the result."""
+    tensor, _, dtype = beside(onnx, x, scalar, is_int)
+    return onnx.cast(tensor, "bool"), bool(as_read(scalar, dtype)), dtype
+
+
+def _everywhere(onnx: OnnxModel, value: int, x: Value, dtype: str) -> str:
+    return filled(onnx, value, dtype, shape_vector(onnx, x))
 
 
 @binary("_not_equal", "broadcast_not_equal", scalar="_not_equal_scalar")

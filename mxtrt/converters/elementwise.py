@@ -7,7 +7,7 @@ compute in float64.
 from __future__ import annotations
 
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -85,11 +85,16 @@ def as_type(onnx: OnnxModel, x: Value, dtype: str) -> Operand:
 
 
 def constant(onnx: OnnxModel, number: float, dtype: str) -> str:
+    """Return the name of a number as MXNet reads it beside a tensor of type `dtype`."""
+    return onnx.constant(as_read(number, dtype), dtype)
+
+
+def as_read(number: float, dtype: str) -> np.ndarray[Any, Any]:
     """Return a number as MXNet reads it beside a tensor of type `dtype`."""
     if dtype in FLOATS:
         with np.errstate(over="ignore"):  # 1e9 is inf in float16, for MXNet too
-            return onnx.constant(np.asarray(number, "float64").astype(dtype), dtype)
-    return onnx.constant(np.asarray(cut_off(number), "int64").astype(dtype), dtype)
+            return np.asarray(number, "float64").astype(dtype)
+    return np.asarray(cut_off(number), "int64").astype(dtype)
 
 
 def cut_off(number: float) -> int:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from operators import check_operator
+from rtx import parts_as_onnx
 from test_elementwise import FLOATS, INTEGERS, X, Y, apply
 
 NAMES = ["equal", "not_equal", "greater", "greater_equal", "lesser", "lesser_equal",
@@ -47,6 +48,27 @@ def test_special_numbers(name: str) -> None:
     a = np.array([np.nan, np.nan, np.inf, -0.0, 1e-30, np.inf], "float32")
     b = np.array([np.nan, 1, np.inf, 0, 0, -np.inf], "float32")
     check_operator(apply(f"_{name}", X, Y), {"x": a, "y": b})
+
+
+@pytest.mark.parametrize("scalar", [0.0, -0.0, 0.5, 1e-9, np.nan, -np.inf])
+@pytest.mark.parametrize("name", ["logical_and", "logical_or", "logical_xor"])
+def test_truth_of_special_numbers(name: str, scalar: float) -> None:
+    # 0.5 beside integers is 0, and so is 1e-9 beside float16
+    special = np.array([np.nan, 0, -0.0, 1e-30, np.inf, -2], "float32")
+    symbol = apply(f"_{name}_scalar", X, scalar=scalar)
+    for dtype in ("float32", "float16"):
+        check_operator(symbol, {"x": special.astype(dtype)})
+    if np.isfinite(scalar):
+        check_operator(symbol, {"x": A.astype("int32")})
+
+
+@pytest.mark.parametrize("name", ["logical_and", "logical_or", "logical_xor"])
+@pytest.mark.parametrize("scalar", [0.0, 1.0])
+def test_a_number_needs_no_logic(name: str, scalar: float) -> None:
+    # TensorRT 8.5 ends the process when it builds an And with a constant 0
+    (part,) = parts_as_onnx(apply(f"_{name}_scalar", X, scalar=scalar), None, {"x": (2, 3)},
+                            min_subgraph_size=1)  # fmt: skip
+    assert not {"And", "Or", "Xor"}.intersection(node.op_type for node in part.graph.node)
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS)

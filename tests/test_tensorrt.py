@@ -761,12 +761,13 @@ def test_lowering_rounds_and_saturates():
 
 
 class FakeLayer:
-    def __init__(self, name: str, kind: str, dtype: str) -> None:
-        self.name, self.type, self.num_outputs, self.precision = name, kind, 1, None
-        self.made, self.types = SimpleNamespace(dtype=dtype), {}
+    def __init__(self, name: str, kind: str, *dtypes: str) -> None:
+        self.name, self.type, self.precision = name, kind, None
+        self.num_outputs, self.dtypes, self.types = len(dtypes), dtypes, {}
 
     def get_output(self, index):
-        return self.made
+        made = index < self.num_outputs  # else TensorRT's answer is None
+        return SimpleNamespace(dtype=self.dtypes[index]) if made else None
 
     def set_output_type(self, index, dtype):
         self.types[index] = dtype
@@ -778,7 +779,7 @@ class FakeLayer:
         ("fp32", False, set(), []),
         ("fp16", False, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
         ("bf16", False, {"BF16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
-        ("fp32", True, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "conv"]),
+        ("fp32", True, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "conv", "best"]),
     ],
 )
 def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
@@ -788,6 +789,8 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
         FakeLayer("half", "CONVOLUTION", "float16"),
         FakeLayer("shape", "SHAPE", "int32"),
         FakeLayer("weight", "CONSTANT", "float32"),
+        FakeLayer("equal sizes", "ASSERTION"),
+        FakeLayer("best", "TOPK", "float32", "int32"),
     ]
     names = ("FP16", "BF16", "OBEY_PRECISION_CONSTRAINTS")
     trt = SimpleNamespace(
@@ -802,6 +805,8 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
     _network._lower_precision(SimpleNamespace(module=trt), config, network, precision)
     assert found == flags
     assert [layer.name for layer in layers if layer.precision == "float32"] == pinned
+    assert [layer.name for layer in layers if layer.types] == pinned
+    assert all(layer.types in ({}, {0: "float32"}) for layer in layers)
 
 
 # -- running, on a stand-in for CUDA and TensorRT ----------------------------------------------
@@ -810,7 +815,7 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
 class FakeMemory:
     def __init__(self, nbytes: int) -> None:
         self.array = np.zeros(nbytes, np.uint8)
-        self.freed = False
+        self.nbytes, self.freed = nbytes, False
 
     def __int__(self) -> int:
         assert not self.freed
@@ -857,6 +862,7 @@ class FakeGpu:
         self.error = 0  # what copies return
         self.callbacks: list = []
         self.graphs: dict = {}
+        self.activations: dict = {}
 
     def __enter__(self):
         self.depth.value = getattr(self.depth, "value", 0) + 1
@@ -902,6 +908,7 @@ class FakeContext:
 
     def __init__(self, engine) -> None:
         self.engine, self.shapes, self.addresses = engine, {}, {}
+        self.device_memory = 0
 
     def set_input_shape(self, name, shape):
         if shape[0] > self.engine.largest:
@@ -921,7 +928,12 @@ class FakeContext:
         with engine.lock:
             engine.running += 1
             engine.most = max(engine.most, engine.running)
+        activations = (ctypes.c_uint64 * (engine.device_memory_size // 8)).from_address(
+            self.device_memory
+        )
+        activations[-1] = id(self)
         time.sleep(engine.seconds)
+        assert activations[-1] == id(self), "another context runs on the same memory"
         count = int(np.prod(self.shapes["x"]))
         views = [
             np.ctypeslib.as_array(
@@ -938,6 +950,7 @@ class FakeContext:
 
 class FakeEngine:
     num_io_tensors = 2
+    device_memory_size = 64
 
     def __init__(self, shape=(-1, 4), kinds=("FLOAT", "FLOAT")) -> None:
         self.shape, self.kinds = shape, dict(zip("xy", kinds))
@@ -956,7 +969,7 @@ class FakeEngine:
     def get_tensor_shape(self, name):
         return self.shape
 
-    def create_execution_context(self):
+    def create_execution_context_without_device_memory(self):
         self.contexts.append(FakeContext(self))
         return self.contexts[-1]
 
@@ -975,13 +988,14 @@ class FakeLogger:
         yield [(1, self.said)]
 
 
-def fake_plan(engine: FakeEngine, **options) -> _execution.LoadedPlan:
+def fake_plan(engine: FakeEngine, gpu: FakeGpu | None = None, **options) -> _execution.LoadedPlan:
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
     api = SimpleNamespace(
-        title="TensorRT", logger=FakeLogger(), runtime=lambda: runtime, shares_profiles=True
-    )
+        title="TensorRT", logger=FakeLogger(), runtime=lambda: runtime, shares_profiles=True,
+        module=Old,
+    )  # fmt: skip
     options.setdefault("cuda_graph", False)
-    return _execution.LoadedPlan(api, FakeGpu(), b"", ["x"], ["y"], **options)
+    return _execution.LoadedPlan(api, gpu or FakeGpu(), b"", ["x"], ["y"], **options)
 
 
 class FakeBuffer:
@@ -1068,13 +1082,13 @@ def test_no_memory_for_another_context():
     engine = FakeEngine()
     engine.seconds = 0.005
     plan = fake_plan(engine, lanes=4)
-    make, made = engine.create_execution_context, []
+    make, made = engine.create_execution_context_without_device_memory, []
 
     def only_two():
         made.append(1)
         return make() if len(made) <= 2 else None
 
-    engine.create_execution_context = only_two
+    engine.create_execution_context_without_device_memory = only_two
     x = np.ones((2, 4), np.float32)
     results: list = []
     threads = [threading.Thread(target=lambda: results.append(call(plan, x))) for _ in range(6)]
@@ -1145,7 +1159,7 @@ def test_arrays_on_the_gpu_are_used_where_they_lie():
         assert context.addresses == {"x": x.ctypes.data, "y": y.ctypes.data}
         np.testing.assert_array_equal(y, 2 * x + 1)
     assert set(plan._on_streams) == {11, 22}
-    assert not plan.gpu.allocated
+    assert [memory.nbytes for memory in plan.gpu.allocated] == [64, 64], "activations alone"
     with pytest.raises(EngineError, match="cannot be converted on the way"):
         plan.execute([FakeBuffer(x.astype("int64"), 2)], [FakeBuffer(y, 2)], 11)
 

@@ -448,12 +448,13 @@ def _lower_precision(api: Api, config: Any, network: Network, precision: str) ->
 
 def _pin_to_float32(trt: Any, layer: Any) -> bool:
     """Make a layer compute in float32 if that is what it makes; return whether it does."""
-    if layer.type == trt.LayerType.CONSTANT or layer.get_output(0).dtype != trt.float32:
+    made = range(layer.num_outputs)  # an assertion, and the trip limit of a loop, make nothing
+    outputs = [index for index in made if layer.get_output(index).dtype == trt.float32]
+    if layer.type == trt.LayerType.CONSTANT or 0 not in outputs:
         return False
     layer.precision = trt.float32
-    for output in range(layer.num_outputs):
-        if layer.get_output(output).dtype == trt.float32:
-            layer.set_output_type(output, trt.float32)
+    for index in outputs:
+        layer.set_output_type(index, trt.float32)
     return True
 
 

@@ -74,51 +74,70 @@ def check_operator(
     expected = run_mxnet(symbol, {**inputs, **params})
     shapes = {name: array.shape for name, array in inputs.items()}
     dtypes = {name: array.dtype.name for name, array in inputs.items()}
-    options = {"dtypes": dtypes, "engine": engine, "min_subgraph_size": 1}
-    if engine == "tensorrt":
-        options |= {"tf32": False, "strict": True}
-    optimized, kept = _optimize(symbol, params, shapes, options)
-    left = _left(optimized, symbol, params, shapes, options)
+    options = {"dtypes": dtypes, "engine": engine}
+    optimized, kept = optimize_whole(symbol, _nd(params), shapes=shapes, **options)
+    _compare(expected, run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
+    mxtrt.release(optimized)
+    if unknown_sizes:
+        unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
+        optimized, kept = _optimize(symbol, _nd(params), {**options, "shapes": unknown})
+        _compare(expected, run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
+        mxtrt.release(optimized)
+
+
+def optimize_whole(
+    symbol: Any, params: Any = None, *, engine: str = ENGINE, **options: Any
+) -> tuple[mx.sym.Symbol, dict[str, mx.nd.NDArray]]:
+    """Optimise with the engine under test and assert that every operator moves.
+
+    Where TensorRT refuses what ONNX Runtime takes, the test is skipped with TensorRT's sentence.
+    Run what this returns with `run_engines`.
+
+    Parameters
+    ----------
+    symbol, params
+        As `mxtrt.optimize` takes them.
+    **options
+        Of `mxtrt.optimize`; ``min_subgraph_size`` is 1 by default.
+    """
+    optimized, kept = _optimize(symbol, params or {}, {"engine": engine, **options})
+    try:
+        left = mxtrt.report(optimized).left
+    except mxtrt.errors.BadModel:  # all stays, and has to be asked anew
+        left = mxtrt.explain(symbol, params or {}, **_complete({"engine": engine, **options})).left
+        assert left, "the engine could not be built; the warning says why"
+    check_none_left(left, engine)
+    return optimized, kept
+
+
+def check_none_left(left: Mapping[Any, str], engine: str = ENGINE) -> None:
+    """Assert that no operator stays in MXNet, given the report of the engine under test.
+
+    The test is skipped where the reason is a limit of TensorRT, or of an old ONNX Runtime.
+    """
     if OLD_RUNTIME and any(LIMITS.search(reason) for reason in left.values()):
         pytest.skip(f"ONNX Runtime before 1.32: {next(iter(left.values()))}")
     if engine == "tensorrt" and any("TensorRT" in reason for reason in left.values()):
         pytest.skip(f"refused: {next(reason for reason in left.values() if 'TensorRT' in reason)}")
     assert not left, left
-    _compare(expected, _run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
-    mxtrt.release(optimized)
-    if unknown_sizes:
-        unknown = {name: (None,) * array.ndim for name, array in inputs.items()}
-        optimized, kept = _optimize(symbol, params, unknown, options)
-        _compare(expected, _run_engines(optimized, {**inputs, **_np(kept)}), rtol, atol)
-        mxtrt.release(optimized)
 
 
-def _optimize(
-    symbol: mx.sym.Symbol,
-    params: Mapping[str, np.ndarray],
-    shapes: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> Any:
+def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    of_engine = {"tf32": False, "strict": True} if options["engine"] == "tensorrt" else {}
+    return {"min_subgraph_size": 1, **of_engine, **options}
+
+
+def _optimize(symbol: Any, params: Any, options: Mapping[str, Any]) -> Any:
     try:
-        return mxtrt.optimize(symbol, _nd(params), shapes=shapes, **options)
+        return mxtrt.optimize(symbol, params, **_complete(options))
     except mxtrt.errors.EngineError as error:
         if options["engine"] == "tensorrt":
             pytest.skip(f"left to ONNX Runtime: {error}")
         raise
 
 
-def _left(optimized: mx.sym.Symbol, *arguments: Any) -> Mapping[str, str]:
-    """Return what stays in MXNet, with reasons; only where all does, it has to be asked anew."""
-    try:
-        return mxtrt.report(optimized).left
-    except mxtrt.errors.BadModel:
-        symbol, params, shapes, options = arguments
-        left = mxtrt.explain(symbol, _nd(params), shapes=shapes, **options).left
-        assert left, "the engine could not be built; the warning says why"
-        return left
-
-
-def _run_engines(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run_engines(symbol: mx.sym.Symbol, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """`run_mxnet` for what was optimised: skipped where TensorRT could not be built in the call."""
     try:
         return run_mxnet(symbol, arrays)
     except mx.base.MXNetError as error:

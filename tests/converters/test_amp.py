@@ -9,9 +9,7 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 import pytest
-from operators import check_operator, check_refused, random_array, run_mxnet
-
-import mxtrt
+from operators import check_operator, check_refused, optimize_whole, random_array, run_engines
 
 X = mx.sym.var("x")
 
@@ -19,11 +17,9 @@ X = mx.sym.var("x")
 def check_cast(symbol: mx.sym.Symbol, arrays: dict[str, np.ndarray]) -> None:
     dtypes = {name: array.dtype.name for name, array in arrays.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
-    options = {"dtypes": dtypes, "shapes": shapes, "min_subgraph_size": 1}
-    assert not mxtrt.explain(symbol, **options).left
-    optimized, _ = mxtrt.optimize(symbol, **options)
+    optimized, _ = optimize_whole(symbol, dtypes=dtypes, shapes=shapes)
     _, expected, _ = symbol.infer_type(**dtypes)
-    found = run_mxnet(optimized, arrays)
+    found = run_engines(optimized, arrays)
     assert [output.dtype.type for output in found] == expected
     for output, array in zip(found, arrays.values()):
         np.testing.assert_array_equal(output, array.astype(output.dtype))

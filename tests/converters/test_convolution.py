@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from operators import TOLERANCES, check_operator, random_array, run_mxnet
-
-import mxtrt
+from operators import (
+    TOLERANCES,
+    check_operator,
+    optimize_whole,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
 
 
 def _operator(op: str, shape: tuple[int, ...], **attrs: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -36,11 +41,8 @@ def _run_optimized(
     data = arrays["data"]
     shape = data.shape if sizes_known else (None,) * data.ndim
     dtypes = {"data": data.dtype.name}
-    optimized, _ = mxtrt.optimize(
-        symbol, params, shapes={"data": shape}, dtypes=dtypes, min_subgraph_size=1
-    )
-    assert not mxtrt.report(optimized).left
-    return run_mxnet(optimized, {"data": data})[0]
+    optimized, _ = optimize_whole(symbol, params, shapes={"data": shape}, dtypes=dtypes)
+    return run_engines(optimized, {"data": data})[0]
 
 
 CONVOLUTIONS = [

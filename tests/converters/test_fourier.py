@@ -5,9 +5,7 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 import pytest
-from operators import TOLERANCES, random_array, run_mxnet
-
-import mxtrt
+from operators import TOLERANCES, optimize_whole, random_array, run_engines
 
 DATA = mx.sym.var("data")
 # past what becomes a matrix; where it is no power of two, ONNX Runtime 1.32 loses three more digits
@@ -16,9 +14,8 @@ LARGE = 2048
 
 def _transformed(symbol: mx.sym.Symbol, data: np.ndarray, sizes_known: bool) -> np.ndarray:
     shape = data.shape if sizes_known else (None,) * data.ndim
-    optimized, _ = mxtrt.optimize(symbol, shapes={"data": shape}, min_subgraph_size=1)
-    assert not mxtrt.report(optimized).left
-    return run_mxnet(optimized, {"data": data})[0]
+    optimized, _ = optimize_whole(symbol, shapes={"data": shape})
+    return run_engines(optimized, {"data": data})[0]
 
 
 @pytest.mark.parametrize("sizes_known", [True, False])

@@ -10,7 +10,14 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.contrib.quantization import quantize_model
-from operators import check_operator, check_refused, random_array, run_mxnet
+from operators import (
+    check_operator,
+    check_refused,
+    optimize_whole,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
 
 import mxtrt
 
@@ -122,11 +129,10 @@ def moved(
 ) -> np.ndarray:
     """Return what the engine makes of a symbol that moves as a whole."""
     nd = {n: mx.nd.array(a, dtype=a.dtype) for n, a in params.items()}
-    optimized, kept = mxtrt.optimize(symbol, nd, shapes={"data": sizes}, min_subgraph_size=1)
-    assert not mxtrt.report(optimized).left
+    optimized, kept = optimize_whole(symbol, nd, shapes={"data": sizes})
     assert ops_of(optimized) == ["_mxtrt_engine"]
     assert not kept
-    (found,) = run_mxnet(optimized, {"data": data})
+    (found,) = run_engines(optimized, {"data": data})
     mxtrt.release(optimized)
     return found
 
@@ -309,14 +315,12 @@ def test_quantized_rnn(attrs: dict[str, Any]) -> None:
 
 def run_optimized(symbol: mx.sym.Symbol, arrays: Arrays) -> list[np.ndarray]:
     inputs = {n: a for n, a in arrays.items() if n != "parameters"}
-    optimized, _ = mxtrt.optimize(
+    optimized, _ = optimize_whole(
         symbol,
         {"parameters": mx.nd.array(arrays["parameters"])},
         shapes={n: a.shape for n, a in inputs.items()},
-        min_subgraph_size=1,
     )
-    assert not mxtrt.report(optimized).left
-    return run_mxnet(optimized, inputs)
+    return run_engines(optimized, inputs)
 
 
 def test_sequence_lengths_of_a_quantized_rnn() -> None:

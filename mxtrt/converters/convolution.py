@@ -189,12 +189,19 @@ def _transposed(
 ) -> str:
     """Add a ``ConvTranspose`` whose far pads are smaller by `adj`.
 
-    TensorRT has no output padding: what is left of `adj` when a pad is used up is rare.
+    What is left of `adj` when a pad is used up lies beyond all products: there stands the bias. It
+    is no output padding, as NVIDIA's parser of TensorRT 8.5 leaves the bias out of that.
     """
     far = [max(p - a, 0) for p, a in zip(pad, adj)]
     beyond = [max(a - p, 0) for p, a in zip(pad, adj)]
-    more = beyond if any(beyond) else None
-    return onnx.op("ConvTranspose", *operands, pads=[*pad, *far], output_padding=more, **attrs)
+    if not any(beyond):
+        return onnx.op("ConvTranspose", *operands, pads=[*pad, *far], **attrs)
+    x, weight, bias = (*operands, None)[:3]
+    made = onnx.op("ConvTranspose", x, weight, pads=[*pad, *far], **attrs)
+    made = onnx.op("Pad", made, onnx.ints([0] * (len(pad) + 4) + beyond))
+    if bias is None:
+        return made
+    return onnx.op("Add", made, onnx.op("Unsqueeze", bias, onnx.ints(range(1, len(pad) + 1))))
 
 
 def _middle(onnx: OnnxModel, full: str, target: tuple[int, ...]) -> str:

@@ -197,7 +197,9 @@ def modulo(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     divisor = onnx.op("Where", by_zero, one, b)
     if dtype not in FLOATS:  # integers modulo 1 are 0
         return onnx.op("Mod", a, divisor)
-    rest = onnx.op("Mod", a, divisor, fmod=1)  # with the sign of a
+    # TensorRT multiplies by the divisor, which makes NaN of one that is infinite
+    is_rest = onnx.op("Less", onnx.op("Abs", a), onnx.op("Abs", b))
+    rest = onnx.op("Where", is_rest, a, onnx.op("Mod", a, divisor, fmod=1))  # with the sign of a
     other_sign = onnx.op("Less", onnx.op("Mul", rest, onnx.op("Sign", b)), zero)
     found = onnx.op("Where", other_sign, onnx.op("Add", rest, b), rest)
     return onnx.op("Where", by_zero, zero, found)

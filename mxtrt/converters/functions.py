@@ -253,9 +253,13 @@ ERFINV_TAIL = (
 def gammaln(onnx: OnnxModel, x: Value) -> str:
     """``gammaln`` -> Stirling's series, reflected below one half."""
     operand, dtype = _for_gamma(onnx, x)
-    reflected, log_gamma, _, sine = _gamma_parts(onnx, operand, dtype)
-    ratio = onnx.op("Div", onnx.constant(pi, dtype), onnx.op("Abs", sine))
+    reflected, log_gamma, nearest, sine = _gamma_parts(onnx, operand, dtype)
+    # TensorRT 8.5 made NaN of the poles, of the logarithm of infinity
+    is_whole = onnx.op("Equal", operand, nearest)
+    divisor = onnx.op("Where", is_whole, onnx.constant(1, dtype), onnx.op("Abs", sine))
+    ratio = onnx.op("Div", onnx.constant(pi, dtype), divisor)
     below = onnx.op("Sub", onnx.op("Log", ratio), log_gamma)
+    below = onnx.op("Where", is_whole, onnx.constant(inf, dtype), below)
     return onnx.cast(onnx.op("Where", reflected, below, log_gamma), x.dtype)
 
 

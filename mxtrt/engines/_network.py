@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BadOption, EngineError
 from ..onnx_model import graphs
+from ._forms import with_right_forms
 from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
@@ -258,8 +259,9 @@ def for_parser(
     api: Api, parser: Any, proto: onnx.ModelProto, weights: Weights, precision: str
 ) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
     """Return a model as this version reads it, its weights, and the nodes that keep float32."""
-    model, normalisations = decomposed(proto, parser.supports_operator)
-    float32 = float32_nodes(model, normalisations)
+    model, weights, forms = with_right_forms(proto, weights)
+    model, normalisations = decomposed(model, parser.supports_operator)
+    float32 = float32_nodes(model, forms | normalisations)
     if api.strongly_typed and precision != "fp32":
         model, weights = strongly_typed(model, weights, precision)
     return model, {n: np.ascontiguousarray(array) for n, array in weights.items()}, float32

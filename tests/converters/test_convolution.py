@@ -90,8 +90,13 @@ DECONVOLUTIONS = [
     ((2, 3, 5, 4), {"kernel": (3, 3), "num_filter": 2, "target_shape": (0, 0)}),
     ((2, 3, 5), {"kernel": (3,), "num_filter": 4, "stride": (2,), "pad": (1,), "adj": (1,)}),
     ((1, 2, 3, 4, 5), {"kernel": (3, 2, 4), "num_filter": 2, "stride": (2, 1, 2)}),
+    ((2, 3, 5), {"kernel": (2,), "num_filter": 4, "stride": (4,), "adj": (3,)}),
+    ((1, 4, 5, 5), {"kernel": (2, 3), "num_filter": 6, "num_group": 2, "stride": (3, 3),
+                    "dilate": (2, 1), "pad": (0, 1), "adj": (2, 2)}),
     ((1, 2, 3, 4, 5), {"kernel": (3, 2, 4), "num_filter": 2, "stride": (2, 2, 2), "pad": (1, 0, 1),
                        "adj": (1, 0, 1)}),
+    ((1, 2, 3, 2, 3), {"kernel": (1, 2, 3), "num_filter": 2, "stride": (2, 3, 2),
+                       "adj": (1, 2, 0)}),
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array, run_mxnet
+from operators import ENGINE, check_operator, check_refused, random_array, run_mxnet
 
 import mxtrt
 
@@ -142,6 +142,9 @@ def test_embedding_of_other_weights(dtype: str) -> None:
 def test_take(axis: int, mode: str, dtype: str) -> None:
     symbol = mx.sym.take(DATA, INDICES, axis=axis, mode=mode)
     indices = index_array(dtype)
+    if ENGINE == "tensorrt" and mode == "wrap":  # before version 10 its integers have 32 bits
+        indices = indices[np.abs(indices.astype("float64")) < 2**31]
+    check_operator(symbol, {"data": (4, 3, 5), "indices": indices[-4:].reshape(2, 2)})
     check_operator(symbol, {"data": (4, 3, 5), "indices": indices.reshape(2, -1)[:, :2]})
     check_operator(symbol, {"data": (4, 3, 5), "indices": indices})
 

@@ -1,0 +1,198 @@
+"""What NVIDIA's parser reads and computes otherwise than ONNX means, in operators it gets right.
+
+Found in the sources of the parser of TensorRT 8.5, and measured there on an H200:
+
+- ``Mod`` of integers is ``x - y * FLOOR_DIV(x, y)``, and that layer divides in float32: the rest is
+  wrong from 2**24 on. ``Div``, ``Mul`` and ``Sub`` of int32 are exact, and ``Div`` truncates.
+- ``ReduceLogSumExp`` is the ``Log`` of the sum of ``Exp``, without the largest number taken out:
+  -inf below -103, inf above 88. ``LogSoftmax`` is the ``Log`` of a ``Softmax``: -inf below -103.
+- ``InstanceNormalization`` reads the memory of float16 scales as float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
+
+from ..onnx_model import graphs
+
+Weights = Mapping[str, "np.ndarray[Any, Any]"]
+
+INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
+
+
+def with_right_forms(
+    proto: onnx.ModelProto, weights: Weights
+) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
+    """Return a model in which NVIDIA's parser takes every operator for what it means.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Opset 17; its weights are external data.
+    weights : mapping of str to array
+        The weights by name.
+
+    Returns
+    -------
+    model : onnx.ModelProto
+        The same object when there is nothing to do.
+    weights : mapping of str to array
+        Those of the model.
+    names : frozenset of str
+        The nodes that stand for others; they lose too much in float16.
+    """
+    if not any(node.op_type in _FORMS for graph in graphs(proto.graph) for node in graph.node):
+        return proto, weights, frozenset()
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    types = _types(shape_inference.infer_shapes(proto))
+    names: set[str] = set()
+    added: dict[str, Any] = {}
+    for graph in list(graphs(model.graph)):
+        kept: list[NodeProto] = []
+        for node in graph.node:
+            form = _Form(graph, node, types, weights)
+            write = _FORMS.get(node.op_type)
+            is_written = write is not None and write(form)
+            kept.extend(form.nodes if is_written else [node])
+            names.update(part.name for part in form.nodes)
+            added.update(form.weights)
+        if any(node.op_type in _FORMS for node in graph.node):
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
+            del graph.node[:]
+            graph.node.extend(copies)
+    return model, {**weights, **added}, frozenset(names)
+
+
+def _types(proto: onnx.ModelProto) -> dict[str, int]:
+    types: dict[str, int] = {}
+    for graph in graphs(proto.graph):
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            types[info.name] = info.type.tensor_type.elem_type
+        types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
+    return types
+
+
+class _Form:
+    """The nodes that take the place of one, which are written by ``op``."""
+
+    def __init__(
+        self, graph: onnx.GraphProto, node: NodeProto, types: Mapping[str, int], weights: Weights
+    ) -> None:
+        self.node, self._label = node, node.name or node.output[0]
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, Any] = {}
+        self.attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self.kind = types.get(node.input[0], 0) if node.input else 0
+        self._graph, self._types, self._weights = graph, types, weights
+
+    def kind_of(self, name: str) -> int:
+        return self._types.get(name, 0)
+
+    def in_float32(self, name: str) -> str | None:
+        """Return a constant in float32; None where `name` is none."""
+        tensor = next((t for t in self._graph.initializer if t.name == name), None)
+        if tensor is None:
+            return None
+        wide = f"{name}/float32"
+        if any(t.name == wide for t in self._graph.initializer):
+            return wide
+        if name not in self._weights:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            self._graph.initializer.append(numpy_helper.from_array(array, wide))
+            return wide
+        self.weights[wide] = self._weights[name].astype(np.float32)
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name, copy.data_type = wide, TensorProto.FLOAT
+        self._graph.initializer.append(copy)
+        return wide
+
+    def op(self, op_type: str, *inputs: str, **attrs: Any) -> str:
+        name = f"{self._label}/{op_type}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attrs))
+        return name
+
+    def constant(self, value: Any, kind: int | None = None) -> str:
+        dtype = helper.tensor_dtype_to_np_dtype(self.kind if kind is None else kind)
+        name = f"{self._label}/constant{len(self._graph.initializer)}"
+        array = np.asarray(value, dtype)
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+    def ints(self, values: Any) -> str:
+        return self.constant(list(values), TensorProto.INT64)
+
+    def result(self) -> bool:
+        """Let the last node make what the old one made."""
+        self.nodes[-1].output[0] = self.node.output[0]
+        return True
+
+
+def _remainder(form: _Form) -> bool:
+    """Write ``Mod`` of integers, of both kinds, without products beyond int32."""
+    if form.kind not in INTEGERS:
+        return False
+    x, y = form.node.input
+    rest = form.op("Sub", x, form.op("Mul", y, form.op("Div", x, y)))  # with the sign of x
+    if not form.attrs.get("fmod", 0):
+        # sizes of tensors are computed with these as well: TensorRT has no comparisons there
+        signs = form.op("Mul", _sign(form, rest), _sign(form, y))
+        form.op("Sub", rest, form.op("Mul", y, form.op("Min", signs, form.constant(0))))
+    return form.result()
+
+
+def _sign(form: _Form, x: str) -> str:
+    return form.op("Max", form.op("Min", x, form.constant(1)), form.constant(-1))
+
+
+def _log_sum_exp(form: _Form) -> bool:
+    (x,) = form.node.input
+    keepdims, axes = form.attrs.get("keepdims", 1), form.attrs.get("axes")
+    limit = float(np.finfo(helper.tensor_dtype_to_np_dtype(form.kind)).max)
+    largest = form.op("ReduceMax", x, axes=axes, keepdims=1)
+    # of infinities nothing is left when they are taken from each other
+    finite = form.op("Clip", largest, form.constant(-limit), form.constant(limit))
+    along = [form.ints(axes)] if axes else []
+    powers = form.op("Exp", form.op("Sub", x, finite))
+    total = form.op("Log", form.op("ReduceSum", powers, *along, keepdims=keepdims))
+    if not keepdims:
+        finite = form.op("ReduceMax", finite, axes=axes, keepdims=0)
+    form.op("Add", total, finite)
+    return form.result()
+
+
+def _log_softmax(form: _Form) -> bool:
+    (x,) = form.node.input
+    axis = form.attrs.get("axis", -1)
+    below = form.op("Sub", x, form.op("ReduceMax", x, axes=[axis], keepdims=1))
+    total = form.op("ReduceSum", form.op("Exp", below), form.ints([axis]), keepdims=1)
+    form.op("Sub", below, form.op("Log", total))
+    return form.result()
+
+
+def _instance_normalization(form: _Form) -> bool:
+    """Normalise float16 in float32, scale and bias too."""
+    x, *parameters = form.node.input
+    if TensorProto.FLOAT16 not in map(form.kind_of, parameters):
+        return False
+    scale, bias = map(form.in_float32, parameters)
+    if scale is None or bias is None:
+        return False  # the parser refuses what is no constant
+    wide = form.op("Cast", x, to=TensorProto.FLOAT)
+    made = form.op("InstanceNormalization", wide, scale, bias, **form.attrs)
+    form.op("Cast", made, to=form.kind)
+    return form.result()
+
+
+_FORMS: dict[str, Callable[[_Form], bool]] = {
+    "InstanceNormalization": _instance_normalization,
+    "LogSoftmax": _log_softmax,
+    "Mod": _remainder,
+    "ReduceLogSumExp": _log_sum_exp,
+}

@@ -1,0 +1,156 @@
+"""Operators written for NVIDIA's parser, against ONNX Runtime on the models as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from mxtrt.engines._forms import with_right_forms
+from mxtrt.onnx_model import graphs
+
+EXTREMES = [-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1, 715827882, -7, -1, 0, 1, 7]
+DIVISORS = [2, 3, -3, 1, 2**31 - 1, -(2**31), 2**30 + 1, -(2**30) - 1, 2**24 + 3, 10]
+
+
+def model(text: str) -> onnx.ModelProto:
+    return parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
+
+
+def run(proto: onnx.ModelProto, **feed: np.ndarray) -> np.ndarray:
+    content = proto.SerializeToString()
+    return ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feed)[0]
+
+
+def written(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model written anew, after making sure that names occur once and are told."""
+    found, weights, names = with_right_forms(proto, {})
+    assert not weights
+    nodes = [node for graph in graphs(found.graph) for node in graph.node]
+    named = [node.name for node in nodes if node.name]
+    assert len(named) == len(set(named))
+    assert names == set(named)
+    return found
+
+
+def kinds(proto: onnx.ModelProto) -> set[str]:
+    return {node.op_type for graph in graphs(proto.graph) for node in graph.node}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("fmod", [0, 1])
+def test_remainders(dtype: str, fmod: int) -> None:
+    proto = model(
+        f"({dtype}[N,1] x, {dtype}[M] y) => ({dtype}[N,M] z) {{ z = Mod <fmod = {fmod}> (x, y) }}"
+    )
+    x, y = np.array(EXTREMES, dtype)[:, None], np.array(DIVISORS, dtype)
+    found = written(proto)
+    assert kinds(found) <= {"Div", "Mul", "Sub", "Min", "Max"}
+    np.testing.assert_array_equal(run(found, x=x, y=y), (np.fmod if fmod else np.mod)(x, y))
+
+
+def test_two_remainders_in_a_body() -> None:
+    proto = model(
+        """
+        (int64 n, int64[N] x) => (int64[N] z) {
+            yes = Constant <value = bool {1}> ()
+            z = Loop (n, yes, x) <body = b (int64 i, bool c, int64[N] s) => (bool d, int64[N] t) {
+                d = Identity (c)
+                k = Constant <value_int = 7> ()
+                more = Mod (s, k)
+                m = Constant <value_int = -3> ()
+                t = Mod (more, m)
+            }>
+        }
+        """
+    )
+    x = np.arange(-20, 20)
+    found = written(proto)
+    assert "Mod" not in kinds(found)
+    np.testing.assert_array_equal(run(found, n=np.array(2), x=x), x % 7 % -3 % 7 % -3)
+
+
+def test_remainders_of_floats_are_left_alone() -> None:
+    proto = model("(float[N] x, float[N] y) => (float[N] z) { z = Mod <fmod = 1> (x, y) }")
+    assert kinds(written(proto)) == {"Mod"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sizes", "axes"),
+    [
+        ("axes = [1], keepdims = 0", "2,4", 1),
+        ("axes = [-2], keepdims = 1", "2,1,4", 1),
+        ("keepdims = 0", "", None),
+        ("keepdims = 1", "1,1,1", None),
+    ],
+)
+def test_log_of_sums(attributes: str, sizes: str, axes: int | None) -> None:
+    shape = f"float[{sizes}]" if sizes else "float"
+    proto = model(f"(float[2,3,4] x) => ({shape} z) {{ z = ReduceLogSumExp <{attributes}> (x) }}")
+    found = written(proto)
+    assert "ReduceLogSumExp" not in kinds(found)
+    for offset in (-400, 0, 400):
+        x = np.random.default_rng(1).normal(offset, 30, (2, 3, 4)).astype("float32")
+        expected = np.logaddexp.reduce(x, axes, keepdims="= 1" in attributes)
+        np.testing.assert_allclose(run(found, x=x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf])
+def test_log_of_sums_of_infinities(number: float) -> None:
+    proto = model(
+        "(float[N,M] x) => (float[N] z) { z = ReduceLogSumExp <axes=[1], keepdims=0> (x) }"
+    )
+    x = np.array([[number, number], [0, number]], "float32")
+    expected = [number, max(number, 0)]
+    np.testing.assert_array_equal(run(written(proto), x=x), np.array(expected, "float32"))
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_log_of_chances(axis: int) -> None:
+    proto = model(f"(float[N,M] x) => (float[N,M] z) {{ z = LogSoftmax <axis = {axis}> (x) }}")
+    x = np.random.default_rng(2).normal(0, 300, (4, 5)).astype("float32")
+    found = written(proto)
+    assert "LogSoftmax" not in kinds(found)
+    np.testing.assert_allclose(run(found, x=x), run(proto, x=x), rtol=1e-6, atol=1e-6)
+
+
+def test_instance_normalization_of_halves() -> None:
+    rng = np.random.default_rng(3)
+    halves = {name: rng.normal(1, 1, 4).astype("float16") for name in ("scale", "bias")}
+    tensors = [numpy_helper.from_array(a, name) for name, a in halves.items()]
+    half = TensorProto.FLOAT16
+    ends = [helper.make_tensor_value_info(name, half, [2, 4, 9]) for name in ("x", "y")]
+    node = helper.make_node("InstanceNormalization", ["x", *halves], ["y"], name="n", epsilon=1e-3)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], tensors)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.normal(3, 2, (2, 4, 9)).astype("float16")
+    expected = run(proto, x=x)
+    np.testing.assert_allclose(run(written(proto), x=x), expected, rtol=1e-3, atol=1e-3)
+
+    for tensor in proto.graph.initializer:
+        tensor.data_location = TensorProto.EXTERNAL
+    found, weights, _ = with_right_forms(proto, halves)
+    wide = {name: array for name, array in weights.items() if array.dtype == np.float32}
+    assert {name: a.tolist() for name, a in wide.items()} == {
+        f"{name}/float32": a.tolist() for name, a in halves.items()
+    }
+    stored = {t.name: t.data_type for t in found.graph.initializer}
+    assert all(stored[name] == TensorProto.FLOAT for name in wide)
+
+
+def test_instance_normalization_in_float32_is_left_alone() -> None:
+    proto = model(
+        "(float[N,2,M] x, float[2] s, float[2] b) => (float[N,2,M] z) "
+        "{ z = InstanceNormalization (x, s, b) }"
+    )
+    assert kinds(written(proto)) == {"InstanceNormalization"}
+
+
+def test_other_models_come_back_as_they_are() -> None:
+    proto = model("(float[N] x) => (float[N] z) { z = Relu (x) }")
+    found, weights, names = with_right_forms(proto, {})
+    assert found is proto
+    assert not weights
+    assert not names

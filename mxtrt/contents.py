@@ -133,13 +133,12 @@ def _known(info: PlanInfo) -> dict[str, Any]:
 
 
 def _inspect_loaded(plan: Plan, facts: Mapping[str, Any]) -> Contents:
+    from .engines._activations import needed_bytes
     from .engines._inspection import layers
 
     loaded = plan._session.plan
     found = layers(loaded)
-    memory = getattr(loaded.engine, "device_memory_size_v2", None)
-    if memory is None:
-        memory = loaded.engine.device_memory_size
+    memory = needed_bytes(loaded.engine)
     more = {
         "inputs": [str(tensor) for tensor in plan.inputs],
         "outputs": [f"{name} {dtype}" for name, dtype in plan.output_types.items()],

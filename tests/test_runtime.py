@@ -356,8 +356,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     gpu.name, gpu.capability = "NVIDIA H200", (9, 0)
     made = fake_plan(FakeRange())
     api = SimpleNamespace(
-        **{**vars(made.api), "name": "tensorrt", "version": "TensorRT 8.5.3.1"},
-        module=SimpleNamespace(__version__="8.5.3.1"),
+        **{
+            **vars(made.api),
+            "name": "tensorrt",
+            "version": "TensorRT 8.5.3.1",
+            "module": SimpleNamespace(__version__="8.5.3.1"),
+        }
     )
     monkeypatch.setattr(_cuda, "gpu", lambda index: gpu)
     monkeypatch.setattr(_nvidia, "api", lambda name: api)

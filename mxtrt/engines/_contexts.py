@@ -19,6 +19,7 @@ from .._transfer import Transfer
 from ..arrays import DTYPES
 from ..errors import EngineError
 from ..graph import format_shape
+from ._activations import Activations, give_memory, of_stream
 from ._cuda import Gpu, Graph, error_name
 from ._nvidia import failed
 
@@ -43,10 +44,10 @@ class Tensor:
 
 
 class Lane:
-    """What a call with arrays on the CPU needs to itself."""
+    """What a call with arrays on the CPU needs to itself; it runs while it holds `activations`."""
 
-    def __init__(self, plan: LoadedPlan) -> None:
-        self.plan, self.gpu = plan, plan.gpu
+    def __init__(self, plan: LoadedPlan, activations: Activations) -> None:
+        self.plan, self.gpu, self.activations = plan, plan.gpu, activations
         self.stream = self.gpu.stream()
         self.handle: int = self.stream.handle
         self.context = plan.new_context(self.handle)
@@ -56,9 +57,17 @@ class Lane:
         self._calls = 0  # with these shapes
         self._graph: Graph | None = None
         self._transfer: Transfer | None = None
+        self._memory = 0  # the address of the activations
+        activations.join()
+        try:
+            self._use_activations()
+        except EngineError:
+            activations.leave()
+            raise
 
     def run(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """Copy in, run, copy out and wait; the GPU must be current."""
+        self._use_activations()
         shapes = tuple(buffer.shape for buffer in inputs)
         if shapes != self._shapes or self._transfer is None:
             self._prepare(shapes, inputs, outputs)
@@ -84,6 +93,7 @@ class Lane:
         """Free everything; the GPU must be current."""
         self._drop_graph()
         self._transfer = self.context = None
+        self.activations.leave()
         for staging in (*self.inputs, *self.outputs):
             staging.close()
         self.stream = None
@@ -104,6 +114,14 @@ class Lane:
             [staging.place() for staging in self.outputs],
         )
         self._shapes = shapes
+
+    def _use_activations(self) -> None:
+        """Take the memory where it is now: another plan may have needed more of it."""
+        address = self.activations.reserve(self.plan.activation_bytes)
+        if address != self._memory and self.plan.activation_bytes:
+            self._drop_graph()
+            give_memory(self.context, address, self.plan.activation_bytes)
+            self._memory, self._calls = address, 0
 
     def forget(self) -> None:
         """Prepare anew at the next call: the context's shapes are going to be changed."""
@@ -194,30 +212,55 @@ class StreamContext:
         self._captures = plan.gpu.stream()  # MXNet's own may be in use by others meanwhile
         self._graphs: dict[tuple[int, ...], Graph] = {}
         self._seen: Counter[tuple[int, ...]] = Counter()
+        self._memory = 0  # the address of the activations
+        self._activations = of_stream(plan.gpu, stream)
+        self._activations.join()
 
     def enqueue(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer], stream: int) -> None:
         """Enqueue on MXNet's stream and return: MXNet orders what comes before and after."""
         with self._lock:
-            if stream != self._stream:  # one context for all streams: it serves one at a time
-                with self.plan.gpu as gpu:
-                    gpu.synchronize()
-                self._stream = stream
-            shapes = tuple(buffer.shape for buffer in inputs)
-            if shapes != self._shapes:
-                self._prepare(shapes, outputs)
-            addresses = tuple([buffer.address for buffer in (*inputs, *outputs)])
-            graph = self._graphs.get(addresses)
-            if graph is not None:
-                if not graph.launch(stream):
-                    raise EngineError(f"{self.plan.api.title}: the CUDA graph was not launched")
-                return
-            tensors = (*self.plan.inputs, *self.plan.outputs)
-            for placed, buffer in zip(tensors, (*inputs, *outputs)):
-                if placed is not None:
-                    self._place(placed, buffer)
-            if not self.context.execute_async_v3(stream):
-                raise self.plan.not_enqueued()
-            self._capture(addresses)
+            if stream != self._stream:
+                self._change_stream(stream)
+            with self._activations.lock:
+                self._enqueue(inputs, outputs)
+
+    def _enqueue(self, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        self._use_activations()
+        shapes = tuple(buffer.shape for buffer in inputs)
+        if shapes != self._shapes:
+            self._prepare(shapes, outputs)
+        addresses = tuple([buffer.address for buffer in (*inputs, *outputs)])
+        graph = self._graphs.get(addresses)
+        if graph is not None:
+            if not graph.launch(self._stream):
+                raise EngineError(f"{self.plan.api.title}: the CUDA graph was not launched")
+            return
+        tensors = (*self.plan.inputs, *self.plan.outputs)
+        for placed, buffer in zip(tensors, (*inputs, *outputs)):
+            if placed is not None:
+                self._place(placed, buffer)
+        if not self.context.execute_async_v3(self._stream):
+            raise self.plan.not_enqueued()
+        self._capture(addresses)
+
+    def _change_stream(self, stream: int) -> None:
+        """Serve another stream: where only one context can exist, it is for all of them."""
+        with self.plan.gpu as gpu:
+            gpu.synchronize()
+            self._activations.leave()
+        self._stream, self._activations = stream, of_stream(self.plan.gpu, stream)
+        self._activations.join()
+
+    def _use_activations(self) -> None:
+        """Take the memory where it is now: another plan may have needed more of it."""
+        address = self._activations.reserve(self.plan.activation_bytes)
+        if address != self._memory and self.plan.activation_bytes:
+            with self.plan.gpu as gpu:
+                gpu.synchronize()
+                self._drop_graphs()
+            self._seen.clear()
+            give_memory(self.context, address, self.plan.activation_bytes)
+            self._memory = address
 
     @contextmanager
     def borrowed(self) -> Iterator[Any]:
@@ -230,6 +273,7 @@ class StreamContext:
         """Free everything; the GPU must be current."""
         self._drop_graphs()
         self.context = self._captures = None
+        self._activations.leave()
 
     def _prepare(self, shapes: Shapes, outputs: Sequence[Buffer]) -> None:
         self._shapes = ()

@@ -13,11 +13,14 @@ import importlib
 import importlib.util
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BadOption, EngineError, EngineNotAvailable
+
+if TYPE_CHECKING:
+    from ._activations import Activations
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
 THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may do as they like
@@ -146,6 +149,7 @@ class Gpu:
         # never released: at the exit of the process MXNet and TensorRT may come after us
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
         self._pop = drv.Context.pop
+        self.activations: dict[tuple[str, int], Activations] = {}
         self._functions: tuple[int, ...] = ()
 
     def __enter__(self) -> Gpu:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
+from ._activations import context_without_memory, needed_bytes, unused
 from ._contexts import Lane, Shapes, StreamContext, Tensor, set_input_shapes
 from ._cuda import Gpu, Graph
 from ._nvidia import Api, failed
@@ -84,6 +85,7 @@ class LoadedPlan:
         self.inputs = [self._tensor(name) if name in names else None for name in inputs]
         self.outputs = [self._tensor(name) for name in outputs]
         self.is_static = not any(-1 in self._shape(name) for name in names)
+        self.activation_bytes = needed_bytes(self.engine)
         self.cuda_graph = cuda_graph
         self._graph_is_faster: dict[Shapes, bool] = {}
         self._one_context = not (self.is_static or api.shares_profiles)
@@ -155,10 +157,14 @@ class LoadedPlan:
         if hasattr(self, "engine"):
             self.close()
 
-    def new_context(self, stream: int) -> Any:
-        """Return a new execution context."""
+    def new_context(self, stream: int, *, own_memory: bool = False) -> Any:
+        """Return a new execution context, which has to be given memory unless it has its own."""
+        context = None
         with self.api.logger.collecting() as messages:
-            context = None if self._closed else self.engine.create_execution_context()
+            if not self._closed and own_memory:
+                context = self.engine.create_execution_context()
+            elif not self._closed:
+                context = context_without_memory(self.api.module, self.engine)
         if context is None:
             raise failed(f"{self.api.title} cannot make an execution context", messages)
         if not self.is_static and context.active_optimization_profile < 0:
@@ -245,11 +251,15 @@ class LoadedPlan:
         try:
             yield lane
         except BaseException:
-            lane.close()  # work may be left on its stream
+            try:
+                lane.close()  # work may be left on its stream
+            finally:
+                lane.activations.lock.release()
             with self._changed:
                 self._lanes -= 1
                 self._changed.notify()
             raise
+        lane.activations.lock.release()
         with self._changed:
             self._idle.append(lane)
             self._changed.notify()
@@ -263,27 +273,41 @@ class LoadedPlan:
         self._on_streams.clear()
 
     def _take(self) -> Lane:
-        """Return a lane that is idle, or a new one, or wait for one."""
+        """Return a lane whose memory no other plan uses now, a new one, or wait for one."""
         with self._changed:
             while True:
                 if self._closed:
                     raise EngineError("the engine is closed: the process is ending")
-                if self._idle:
-                    return self._idle.pop()
+                for index, lane in enumerate(self._idle):
+                    if lane.activations.lock.acquire(blocking=False):
+                        return self._idle.pop(index)
                 if self._lanes < self.max_lanes:
-                    if self._one_context:
-                        self._close_stream_contexts()
-                    try:
-                        lane = Lane(self)
-                    except EngineError:
-                        if not self._lanes:
-                            raise
-                        # no memory for another one: the present ones serve all calls
-                        self.max_lanes = self._lanes
-                        continue
-                    self._lanes += 1
-                    return lane
-                self._changed.wait()
+                    new = self._new_lane()
+                    if new is not None:
+                        return new
+                elif self._idle:
+                    lane = self._idle.pop()
+                    break
+                else:
+                    self._changed.wait()
+        lane.activations.lock.acquire()  # until another plan has run
+        return lane
+
+    def _new_lane(self) -> Lane | None:
+        """Return one more lane; None if the present ones have to serve all calls."""
+        if self._one_context:
+            self._close_stream_contexts()
+        activations = unused(self.gpu)
+        try:
+            lane = Lane(self, activations)
+        except BaseException as error:
+            activations.lock.release()
+            if not self._lanes or not isinstance(error, EngineError):
+                raise
+            self.max_lanes = self._lanes  # there is no memory for another one
+            return None
+        self._lanes += 1
+        return lane
 
 
 def _time(enqueue: Callable[[], bool], stream: Any) -> float:

@@ -93,7 +93,7 @@ class RawPlan:
         self.plan, self.gpu = plan, plan.gpu
         self.stream = self.gpu.stream()
         self.handle: int = self.stream.handle
-        self.context = plan.new_context(self.handle)
+        self.context = plan.new_context(self.handle, own_memory=True)
         tensors = [tensor for tensor in plan.inputs if tensor is not None]
         self.given = [np.ascontiguousarray(feeds[t.name], t.dtype) for t in tensors]
         for tensor, array in zip(tensors, self.given):

@@ -253,6 +253,26 @@ def test_weights_beyond_int32_before_tensorrt_10():
         _network.build_plan(old_api(), model, weights, profile, Options(progress=False))
 
 
+def test_what_ends_the_process_before_tensorrt_10():
+    """Asked of the operator alone, of the whole part, and of the weights."""
+    types = [("x", 9, [2])], [("y", 9, [2])]
+    nothing = numpy_helper.from_array(np.zeros(2, bool), "c")
+    alone = one_node("And", *types, [nothing])
+    alone.graph.node[0].name = "both"
+    sentence = "TensorRT: its builder ends the process over a logical and with zeros only"
+    assert _network.refusal(old_api(), alone) == sentence
+    profile = Profile((((2, 2, 2),),))
+    assert _network.refused_nodes(old_api(), alone, profile, "fp32") == {"both": sentence}
+    nothing.data_location = TensorProto.EXTERNAL
+    with_weight = one_node("And", *types, [nothing])
+    with pytest.raises(EngineError, match=sentence):
+        weights = {"c": np.zeros(2, bool)}
+        _network.build_plan(old_api(), with_weight, weights, profile, Options(progress=False))
+    newer = old_api()
+    newer.module = type("New", (Old,), {"DataType": type("T", (), {"__members__": {"INT64": 0}})})
+    assert _network._fatal_nodes(newer, alone) == {}
+
+
 @pytest.mark.parametrize(("cores", "has"), [(0, "none"), (1, "0 only"), (2, "0 to 1")])
 def test_a_dla_core_that_is_not_there(cores, has):
     api = old_api(SimpleNamespace(num_DLA_cores=cores))

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import BadOption, EngineError
 from ..onnx_model import graphs
+from ._fatal import fatal_nodes
 from ._forms import with_right_forms
 from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
@@ -68,7 +69,7 @@ def refusal(api: Api, scratch: onnx.ModelProto) -> str | None:
 
     Its weights are not looked at: zeros of the same size stand in for them.
     """
-    reason = _refused_dtype(api, scratch)
+    reason = _refused_dtype(api, scratch) or next(iter(_fatal_nodes(api, scratch).values()), None)
     if reason is not None:
         return reason
     if any(not info.type.tensor_type.HasField("shape") for info in scratch.graph.input):
@@ -100,6 +101,9 @@ def refused_nodes(
         The option.
     """
     sized = proto if profile is None else with_sizes(proto, profile)
+    fatal = _fatal_nodes(api, sized)
+    if fatal:
+        return fatal
     with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
         try:
             parse(api, sized, _zeros(sized), precision)
@@ -108,6 +112,15 @@ def refused_nodes(
         except EngineError:
             return {}
     return {}
+
+
+def _fatal_nodes(
+    api: Api, proto: onnx.ModelProto, weights: Weights | None = None
+) -> dict[str, str]:
+    """Return the ONNX nodes that this version must not build, each with the reason."""
+    if api.has_int64:  # TensorRT 10, TensorRT-RTX
+        return {}
+    return {name: f"{api.title}: {why}" for name, why in fatal_nodes(proto, weights or {}).items()}
 
 
 def _zeros(proto: onnx.ModelProto) -> Weights:
@@ -207,6 +220,8 @@ def build_plan(
             reason = _beyond_int32(api, array, repr(name)) if array.dtype == np.int64 else None
             if reason is not None:
                 raise EngineError(reason)
+        for reason in _fatal_nodes(api, sized, weights).values():
+            raise EngineError(reason)
         if hasattr(api.module.OnnxParser, "load_initializer"):
             # it reads them until the plan is built, and MXNet may move a weight when it runs the
             # original model on another thread

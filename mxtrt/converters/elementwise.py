@@ -209,11 +209,19 @@ def modulo(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
 def hypotenuse(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     """``_hypot`` -> the longer side times ``Sqrt(1 + ratio²)``, which does not overflow."""
     one = onnx.constant(1, dtype)
-    sides = onnx.op("Abs", a), onnx.op("Abs", b)
-    long, short = onnx.op("Max", *sides), onnx.op("Min", *sides)
+    _, long, short = ordered(onnx, onnx.op("Abs", a), onnx.op("Abs", b))
     equal = onnx.op("Equal", long, short)  # 0 / 0 and inf / inf count as 1
     ratio = onnx.op("Where", equal, one, onnx.op("Div", short, long))
     return onnx.op("Mul", long, onnx.op("Sqrt", onnx.op("Add", onnx.op("Mul", ratio, ratio), one)))
+
+
+def ordered(onnx: OnnxModel, a: Operand, b: Operand) -> tuple[str, str, str]:
+    """Return where `a` is larger, the larger numbers and the smaller ones; NaN stays in one.
+
+    TensorRT's ``Max`` and ``Min`` return the other operand of a NaN.
+    """
+    is_larger = onnx.op("Greater", a, b)
+    return is_larger, onnx.op("Where", is_larger, a, b), onnx.op("Where", is_larger, b, a)
 
 
 @converts("add_n")

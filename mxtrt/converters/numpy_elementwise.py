@@ -25,6 +25,7 @@ from .elementwise import (
     constant,
     hypotenuse,
     modulo,
+    ordered,
     promoted,
 )
 
@@ -109,13 +110,13 @@ def arctan2(onnx: OnnxModel, y: Operand, x: Operand, dtype: str) -> str:
     """``_npi_arctan2`` -> ``Atan`` of the shorter side by the longer, turned to the quadrant."""
     zero, one = onnx.constant(0, dtype), onnx.constant(1, dtype)
     height, width = onnx.op("Abs", y), onnx.op("Abs", x)
-    long, short = onnx.op("Max", height, width), onnx.op("Min", height, width)
+    is_steep, long, short = ordered(onnx, height, width)
     equal = onnx.op("Where", onnx.op("Equal", long, zero), zero, one)  # 0 / 0 and inf / inf
     is_equal = onnx.op("Equal", long, short)
     ratio = onnx.op("Where", is_equal, equal, onnx.op("Div", short, long))
     angle = doubles.function(onnx, "Atan", ratio, dtype)
     steep = onnx.op("Sub", onnx.constant(pi / 2, dtype), angle)
-    angle = onnx.op("Where", onnx.op("Greater", height, width), steep, angle)
+    angle = onnx.op("Where", is_steep, steep, angle)
     behind = onnx.op("Sub", onnx.constant(pi, dtype), angle)
     angle = onnx.op("Where", _has_sign(onnx, x, zero), behind, angle)
     return onnx.op("Where", _has_sign(onnx, y, zero), onnx.op("Neg", angle), angle)

@@ -116,6 +116,40 @@ def test_log_of_chances(axis: int) -> None:
     np.testing.assert_allclose(run(found, x=x), run(proto, x=x), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_sums_that_start_with_infinity(axis: int) -> None:
+    proto = model(
+        f"(float[N,M] x) => (float[N,M] z) <int64 a = {{{axis}}}> {{ z = CumSum (x, a) }}"
+    )
+    x = np.random.default_rng(4).standard_normal((3, 4)).astype("float32")
+    x[0, 0] = np.inf
+    found = written(proto)
+    assert "Concat" in kinds(found)
+    np.testing.assert_allclose(run(found, x=x), run(proto, x=x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", ["exclusive = 1", "reverse = 1"])
+def test_other_sums_are_left_alone(options: str) -> None:
+    proto = model(
+        f"(float[N] x) => (float[N] z) <int64 a = {{0}}> {{ z = CumSum <{options}> (x, a) }}"
+    )
+    assert kinds(written(proto)) == {"CumSum"}
+
+
+@pytest.mark.parametrize("upper", [0, 1])
+@pytest.mark.parametrize("diagonal", ["", ", k"])
+def test_triangles_without_the_other_one(upper: int, diagonal: str) -> None:
+    proto = model(
+        f"(float[N,M] x) => (float[N,M] z) <int64 k = {{-1}}> "
+        f"{{ z = Trilu <upper = {upper}> (x{diagonal}) }}"
+    )
+    x = np.full((3, 4), np.inf, "float32")
+    x[1] = np.nan, 2, -np.inf, 3
+    found = written(proto)
+    assert "Where" in kinds(found)
+    np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
+
+
 def test_instance_normalization_of_halves() -> None:
     rng = np.random.default_rng(3)
     halves = {name: rng.normal(1, 1, 4).astype("float16") for name in ("scale", "bias")}

@@ -6,6 +6,8 @@ Found in the sources of the parser of TensorRT 8.5, and measured there on an H20
   wrong from 2**24 on. ``Div``, ``Mul`` and ``Sub`` of int32 are exact, and ``Div`` truncates.
 - ``ReduceLogSumExp`` is the ``Log`` of the sum of ``Exp``, without the largest number taken out:
   -inf below -103, inf above 88. ``LogSoftmax`` is the ``Log`` of a ``Softmax``: -inf below -103.
+- ``CumSum`` starts from its first number times 0, and ``Trilu`` writes every number times 0: NaN
+  where those are infinite.
 - ``InstanceNormalization`` reads the memory of float16 scales as float32.
 """
 
@@ -23,6 +25,8 @@ from ..onnx_model import graphs
 Weights = Mapping[str, "np.ndarray[Any, Any]"]
 
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+TO_THE_END = 2**63 - 1
 
 
 def with_right_forms(
@@ -93,6 +97,11 @@ class _Form:
 
     def kind_of(self, name: str) -> int:
         return self._types.get(name, 0)
+
+    def number(self, name: str) -> int | None:
+        """Return the value of a constant; None where `name` is none."""
+        found = (t for t in self._graph.initializer if t.name == name)
+        return next((int(numpy_helper.to_array(t)) for t in found), None)
 
     def in_float32(self, name: str) -> str | None:
         """Return a constant in float32; None where `name` is none."""
@@ -176,6 +185,32 @@ def _log_softmax(form: _Form) -> bool:
     return form.result()
 
 
+def _sums_so_far(form: _Form) -> bool:
+    """Write ``CumSum`` of floats behind a 0 of its own."""
+    x, place = form.node.input
+    axis = form.number(place)
+    if form.kind not in FLOATS or axis is None or any(form.attrs.values()):
+        return False
+    first, along = form.ints([1]), form.ints([axis])
+    start = form.op("Slice", x, form.ints([0]), first, along)
+    zeros = form.op("Cast", form.op("Less", start, start), to=form.kind)
+    total = form.op("CumSum", form.op("Concat", zeros, x, axis=axis), place)
+    form.op("Slice", total, first, form.ints([TO_THE_END]), along)
+    return form.result()
+
+
+def _triangle(form: _Form) -> bool:
+    """Write ``Trilu`` of floats as a choice between them and 0."""
+    if form.kind not in FLOATS:
+        return False
+    x, *diagonal = form.node.input
+    anywhere = form.op("Not", form.op("Less", x, x))
+    ones = form.op("Cast", anywhere, to=TensorProto.FLOAT)
+    kept = form.op("Cast", form.op("Trilu", ones, *diagonal, **form.attrs), to=TensorProto.BOOL)
+    form.op("Where", kept, x, form.constant(0))
+    return form.result()
+
+
 def _instance_normalization(form: _Form) -> bool:
     """Normalise float16 in float32, scale and bias too."""
     x, *parameters = form.node.input
@@ -191,8 +226,10 @@ def _instance_normalization(form: _Form) -> bool:
 
 
 _FORMS: dict[str, Callable[[_Form], bool]] = {
+    "CumSum": _sums_so_far,
     "InstanceNormalization": _instance_normalization,
     "LogSoftmax": _log_softmax,
     "Mod": _remainder,
     "ReduceLogSumExp": _log_sum_exp,
+    "Trilu": _triangle,
 }

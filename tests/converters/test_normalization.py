@@ -189,6 +189,12 @@ def test_dropout(attrs: dict[str, Any]) -> None:
     check_operator(mx.sym.Dropout(DATA, **attrs), {"data": (2, 3)})
 
 
+def test_logarithms_of_small_chances() -> None:
+    x = np.array([[0, -200, 50, 3], [-500, -400, -450, -401], [300, 200, 100, 0]], "float32")
+    check_operator(mx.sym.log_softmax(DATA), {"data": x})
+    check_operator(mx.sym.log_softmax(DATA, axis=0), {"data": x})
+
+
 SOFTMAXES = ["softmax", "log_softmax", "softmin"]
 
 

@@ -1,6 +1,6 @@
 """What NVIDIA's parser reads and computes otherwise than ONNX means, in operators it gets right.
 
-Found in the sources of the parser of TensorRT 8.5, and measured there on an H200:
+Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was measured as well:
 
 - ``Mod`` of integers is ``x - y * FLOOR_DIV(x, y)``, and that layer divides in float32: the rest is
   wrong from 2**24 on. ``Div``, ``Mul`` and ``Sub`` of int32 are exact, and ``Div`` truncates.

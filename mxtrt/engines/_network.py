@@ -22,6 +22,7 @@ from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
 from ._progress import building, interrupts_later
+from ._quantised import between_floats, crossing, in_floats, is_quantised_only
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -76,7 +77,9 @@ def refusal(api: Api, scratch: onnx.ModelProto) -> str | None:
         return None  # the ranks are known at the first call
     with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
         try:
-            _refuse_shape_inputs(api, parse(api, scratch, _zeros(scratch)))
+            # whether they cross the border of the part is seen when there are parts
+            asked = between_floats(scratch)
+            _refuse_shape_inputs(api, parse(api, asked, _zeros(asked)))
         except EngineError as error:
             return str(error)
     return None
@@ -101,9 +104,9 @@ def refused_nodes(
         The option.
     """
     sized = proto if profile is None else with_sizes(proto, profile)
-    fatal = _fatal_nodes(api, sized)
-    if fatal:
-        return fatal
+    refused = {**_fatal_nodes(api, sized), **dict.fromkeys(crossing(sized), _quantised_data(api))}
+    if refused:
+        return refused
     with api.lock, interrupts_later(), api.logger.collecting(quiet=True):
         try:
             parse(api, sized, _zeros(sized), precision)
@@ -136,14 +139,18 @@ def _refused_dtype(api: Api, proto: onnx.ModelProto) -> str | None:
     types = _types(proto)
     if TensorProto.DOUBLE in types:
         return f"float64: {api.title} computes in float32 at most"
-    if TensorProto.INT8 in types:
-        return f"int8: to {api.title} it is quantised data only"
+    if TensorProto.INT8 in types and not is_quantised_only(proto):
+        return _quantised_data(api)
     for tensor in (t for graph in graphs(proto.graph) for t in graph.initializer):
         if tensor.data_type == TensorProto.INT64 and tensor.data_location != TensorProto.EXTERNAL:
             reason = _beyond_int32(api, numpy_helper.to_array(tensor), "a constant")
             if reason is not None:
                 return reason
     return None
+
+
+def _quantised_data(api: Api) -> str:
+    return f"int8: to {api.title} it is quantised data only"
 
 
 def _beyond_int32(api: Api, array: np.ndarray[Any, Any], what: str) -> str | None:
@@ -222,6 +229,8 @@ def build_plan(
                 raise EngineError(reason)
         for reason in _fatal_nodes(api, sized, weights).values():
             raise EngineError(reason)
+        if any(crossing(sized)):
+            raise EngineError(_quantised_data(api))
         if hasattr(api.module.OnnxParser, "load_initializer"):
             # it reads them until the plan is built, and MXNet may move a weight when it runs the
             # original model on another thread
@@ -274,9 +283,10 @@ def for_parser(
     api: Api, parser: Any, proto: onnx.ModelProto, weights: Weights, precision: str
 ) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
     """Return a model as this version reads it, its weights, and the nodes that keep float32."""
-    model, weights, forms = with_right_forms(proto, weights)
+    model, weights, steps = in_floats(proto, weights)
+    model, weights, forms = with_right_forms(model, weights)
     model, normalisations = decomposed(model, parser.supports_operator)
-    float32 = float32_nodes(model, forms | normalisations)
+    float32 = float32_nodes(model, steps | forms | normalisations)
     if api.strongly_typed and precision != "fp32":
         model, weights = strongly_typed(model, weights, precision)
     return model, {n: np.ascontiguousarray(array) for n, array in weights.items()}, float32

@@ -6,6 +6,7 @@
 ``_network.py``       ONNX to a plan: NVIDIA's parser and builder
 ``_fatal.py``         what TensorRT 8 must not see
 ``_forms.py``         operators in forms that the parser gets right
+``_quantised.py``     quantised tensors, as floats
 ``_refit.py``         other weights for a plan
 ``_stored.py``        a plan from the store, or built and put there
 ``_precision.py``     which operators stay in float32

@@ -150,6 +150,29 @@ def test_triangles_without_the_other_one(upper: int, diagonal: str) -> None:
     np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"), [("start = 1", {"Shape", "Slice"}), ("end = -1", {"Shape", "Slice"}),
+                          ("start = -2, end = 2", {"Shape", "Slice"}), ("start = 0", {"Shape"})]
+)  # fmt: skip
+def test_some_sizes(options: str, kept: set[str]) -> None:
+    proto = model(f"(float[A,B,C] x) => (int64[N] z) {{ z = Shape <{options}> (x) }}")
+    x = np.zeros((2, 3, 4), "float32")
+    found = written(proto)
+    assert kinds(found) == kept
+    np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
+
+
+def test_defaults_are_spelt_out() -> None:
+    proto = model("(float[N] x) => (float[N] z) { y = Selu <alpha = 2.0> (x) z = Selu (y) }")
+    found, _, names = with_right_forms(proto, {})
+    assert not names  # nothing is lost in float16
+    given = [{a.name: a.f for a in node.attribute} for node in found.graph.node]
+    assert given[0]["alpha"] == 2
+    assert given[1] == pytest.approx({"alpha": 1.67326319, "gamma": 1.05070102}, rel=1e-7)
+    x = np.linspace(-3, 3, 9, dtype="float32")
+    np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
+
+
 def test_instance_normalization_of_halves() -> None:
     rng = np.random.default_rng(3)
     halves = {name: rng.normal(1, 1, 4).astype("float16") for name in ("scale", "bias")}

@@ -66,9 +66,7 @@ def leaky_relu(
         double = x.dtype == "float64"
         return doubles.elu(onnx, x, slope) if double else onnx.op("Elu", x, alpha=slope)
     if act_type == "selu":
-        # spelt out, as NVIDIA's parser has other defaults: 1.6732 and 1.0507
-        factors = {"alpha": doubles.SELU_ALPHA, "gamma": doubles.SELU_LAMBDA}
-        return doubles.selu(onnx, x) if x.dtype == "float64" else onnx.op("Selu", x, **factors)
+        return doubles.function(onnx, "Selu", x, x.dtype)
     if act_type == "gelu":
         return _gelu(onnx, x)
     if act_type != "prelu":

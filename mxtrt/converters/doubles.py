@@ -124,7 +124,7 @@ def _atan(onnx: OnnxModel, x: Operand) -> str:
 
 
 _FORMULAS: dict[str, Callable[[OnnxModel, Operand], str]] = {
-    "Tan": _tan, "Sinh": _sinh, "Cosh": _cosh, "Softplus": _softplus,
+    "Tan": _tan, "Sinh": _sinh, "Cosh": _cosh, "Softplus": _softplus, "Selu": selu,
     "Asinh": _asinh, "Acosh": _acosh, "Atanh": _atanh, "Asin": _asin, "Acos": _acos, "Atan": _atan,
 }  # fmt: skip
 

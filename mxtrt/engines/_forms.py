@@ -9,6 +9,9 @@ Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was 
 - ``CumSum`` starts from its first number times 0, and ``Trilu`` writes every number times 0: NaN
   where those are infinite.
 - ``InstanceNormalization`` reads the memory of float16 scales as float32.
+- ``Shape`` always gives all sizes; ``Selu`` and ``RoiAlign`` have other defaults.
+- ``ScatterElements`` and ``ScatterND`` put where they should add, before version 10. That has no
+  other form.
 """
 
 from __future__ import annotations
@@ -27,6 +30,11 @@ Weights = Mapping[str, "np.ndarray[Any, Any]"]
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 TO_THE_END = 2**63 - 1
+
+DEFAULTS: dict[str, dict[str, float]] = {
+    "RoiAlign": {"sampling_ratio": 0},
+    "Selu": {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875},
+}
 
 
 def with_right_forms(
@@ -64,7 +72,7 @@ def with_right_forms(
             write = _FORMS.get(node.op_type)
             is_written = write is not None and write(form)
             kept.extend(form.nodes if is_written else [node])
-            names.update(part.name for part in form.nodes)
+            names.update(part.name for part in form.nodes if part.name != node.name)
             added.update(form.weights)
         if any(node.op_type in _FORMS for node in graph.node):
             copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
@@ -211,6 +219,26 @@ def _triangle(form: _Form) -> bool:
     return form.result()
 
 
+def _some_sizes(form: _Form) -> bool:
+    first, last = form.attrs.get("start", 0), form.attrs.get("end", TO_THE_END)
+    if (first, last) == (0, TO_THE_END):
+        return False
+    sizes = form.op("Shape", *form.node.input)
+    form.op("Slice", sizes, form.ints([first]), form.ints([last]), form.ints([0]))
+    return form.result()
+
+
+def _spelt_out(form: _Form) -> bool:
+    """Write ONNX's defaults down."""
+    node = NodeProto()
+    node.CopyFrom(form.node)
+    for name, value in DEFAULTS[node.op_type].items():
+        if name not in form.attrs:
+            node.attribute.append(helper.make_attribute(name, value))
+    form.nodes.append(node)
+    return True
+
+
 def _instance_normalization(form: _Form) -> bool:
     """Normalise float16 in float32, scale and bias too."""
     x, *parameters = form.node.input
@@ -231,5 +259,8 @@ _FORMS: dict[str, Callable[[_Form], bool]] = {
     "LogSoftmax": _log_softmax,
     "Mod": _remainder,
     "ReduceLogSumExp": _log_sum_exp,
+    "RoiAlign": _spelt_out,
+    "Selu": _spelt_out,
+    "Shape": _some_sizes,
     "Trilu": _triangle,
 }

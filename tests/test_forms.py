@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from mxtrt.engines._forms import with_right_forms
+from mxtrt.engines._forms import misread_nodes, with_right_forms
 from mxtrt.onnx_model import graphs
 
 EXTREMES = [-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1, 715827882, -7, -1, 0, 1, 7]
@@ -211,3 +211,18 @@ def test_other_models_come_back_as_they_are() -> None:
     assert found is proto
     assert not weights
     assert not names
+
+
+@pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
+def test_scattered_sums_are_refused(op: str) -> None:
+    def refused(options: str) -> dict[str, str]:
+        proto = model(
+            "(float[4] x, int64[2,1] i, float[2] u) => (float[4] z) "
+            f"{{ z = {op} {options} (x, i, u) }}"
+        )
+        proto.graph.node[0].name = "scatter"
+        return misread_nodes(proto)
+
+    assert refused('<reduction = "add">') == {"scatter": f"its {op} puts where this one is to add"}
+    assert not refused('<reduction = "none">')
+    assert not refused("")

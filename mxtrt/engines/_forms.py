@@ -29,6 +29,7 @@ Weights = Mapping[str, "np.ndarray[Any, Any]"]
 
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+SCATTERS = frozenset({"ScatterElements", "ScatterND"})
 TO_THE_END = 2**63 - 1
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -79,6 +80,18 @@ def with_right_forms(
             del graph.node[:]
             graph.node.extend(copies)
     return model, {**weights, **added}, frozenset(names)
+
+
+def misread_nodes(proto: onnx.ModelProto) -> dict[str, str]:
+    """Return the names of nodes that TensorRT 8 computes otherwise in any form, each with why."""
+    return {
+        node.name: f"its {node.op_type} puts where this one is to {attribute.s.decode()}"
+        for graph in graphs(proto.graph)
+        for node in graph.node
+        if node.op_type in SCATTERS
+        for attribute in node.attribute
+        if attribute.name == "reduction" and attribute.s != b"none"
+    }
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, int]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import BadOption, EngineError
 from ..onnx_model import graphs
 from ._fatal import fatal_nodes
-from ._forms import with_right_forms
+from ._forms import misread_nodes, with_right_forms
 from ._nvidia import Api, failed, sentence
 from ._precision import decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
@@ -123,7 +123,8 @@ def _fatal_nodes(
     """Return the ONNX nodes that this version must not build, each with the reason."""
     if api.has_int64:  # TensorRT 10, TensorRT-RTX
         return {}
-    return {name: f"{api.title}: {why}" for name, why in fatal_nodes(proto, weights or {}).items()}
+    found = {**misread_nodes(proto), **fatal_nodes(proto, weights or {})}
+    return {name: f"{api.title}: {why}" for name, why in found.items()}
 
 
 def _zeros(proto: onnx.ModelProto) -> Weights:

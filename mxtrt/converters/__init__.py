@@ -7,7 +7,10 @@ vectors that hold its sizes whether they are known or not.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import mxnet as mx
 
 from ..errors import UnsupportedOp
 from ..graph import Shape, Value, format_shape
@@ -80,6 +83,17 @@ def refuse_empty(x: Value, *axes: int) -> None:
     """
     if x.shape is not None and any(x.shape[axis] == 0 for axis in axes):
         raise UnsupportedOp(f"{x.name!r} is {format_shape(x.shape)}: there is nothing to read")
+
+
+def may_be_empty(x: Value, axes: Iterable[int] | None = None) -> bool:
+    """Say whether `x` may have no element along one of the `axes`, by default any.
+
+    Sizes that are not known are at least 1 unless NumPy's shapes are on.
+    """
+    if not mx.util.is_np_shape():
+        return False
+    sizes = x.shape if x.shape is None or axes is None else [x.shape[axis] for axis in axes]
+    return sizes is None or not all(sizes)
 
 
 def shape_vector(onnx: OnnxModel, x: Value) -> str:

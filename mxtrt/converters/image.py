@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
@@ -11,9 +12,10 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size, refuse_empty, size_vector
+from . import known_rank, known_size, may_be_empty, size_vector
 from .convolution import deconvolution
 from .indexing import sliced
+from .reduction import nan_of_none
 from .shape import Size, reshaped, sizes_of
 
 Length = Union[int, str]
@@ -154,8 +156,10 @@ def _scaled(onnx: OnnxModel, length: Length, scale: float) -> Length:
 @converts("_contrib_AdaptiveAvgPooling2D")
 def adaptive_average_pool(onnx: OnnxModel, x: Value, *, output_size: tuple[int, ...] = ()) -> str:
     """``_contrib_AdaptiveAvgPooling2D`` -> ``AveragePool``; two ``MatMul`` for uneven windows."""
-    refuse_empty(x, 2, 3)
     wanted = (output_size or (1,)) * (1 if len(output_size) == 2 else 2)
+    if may_be_empty(x, (2, 3)):
+        made = _average_of_windows(onnx, x, wanted)
+        return nan_of_none(onnx, made, x, [2, 3])
     if set(wanted) == {1}:
         if x.dtype == "float64":  # for which ONNX Runtime has no GlobalAveragePool
             return onnx.op("ReduceMean", x, axes=[2, 3], keepdims=1)
@@ -164,6 +168,13 @@ def adaptive_average_pool(onnx: OnnxModel, x: Value, *, output_size: tuple[int, 
     if all(size is not None and size % n == 0 for size, n in zip(sizes, wanted)):
         steps = [size // n for size, n in zip(sizes, wanted) if size is not None]
         return onnx.op("AveragePool", x, kernel_shape=steps, strides=steps)
+    return _average_of_windows(onnx, x, wanted)
+
+
+def _average_of_windows(onnx: OnnxModel, x: Value, wanted: Sequence[int]) -> str:
+    """Return the averages of windows of any size, and what is no number of empty ones."""
+    if set(wanted) == {1}:
+        return onnx.op("ReduceMean", x, axes=[2, 3], keepdims=1)
     rows, columns = (_averages(onnx, x, axis, n) for axis, n in zip((2, 3), wanted))
     by_columns = onnx.op("MatMul", x, onnx.op("Transpose", columns, perm=[1, 0]))
     return onnx.op("MatMul", rows, by_columns)

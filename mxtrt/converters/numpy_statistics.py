@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import isinf
+from math import isinf, nan
 
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis, refuse_empty, value_of
+from . import known_rank, may_be_empty, normalized_axis, refuse_empty, value_of
 from .elementwise import FLOATS, as_type
 from .numpy_reduction import accumulated, count_of, known_count, mean_of, reduced_axes
 from .reduction import reduce_axes
@@ -80,11 +80,12 @@ def percentile(
     """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them."""
     rank = known_rank(x)
     axes = reduced_axes(x, axis)
-    if known_count(x, axes) == 0:
-        raise UnsupportedOp(f"{x.name!r} is empty: MXNet reads the memory beside it")
     gone = list(range(rank)) if axes is None else axes
     wide = "float64" if x.dtype == "float64" else "float32"
     ordered = _sorted_first(onnx, x, gone, wide)
+    if may_be_empty(x, gone):  # NaN then, as in NumPy; MXNet reads the memory beside it
+        ends = onnx.ints([*[0] * (rank - len(gone) + 1), 1, *[0] * (rank - len(gone))])
+        ordered = onnx.op("Pad", ordered, ends, onnx.constant(nan, wide))
     place = _place(onnx, x, q, q_scalar, gone)
     q_rank = 0 if q is None else known_rank(q)
     found = _interpolated(

@@ -8,13 +8,11 @@ from __future__ import annotations
 from functools import partial
 from math import inf, nan
 
-import mxnet as mx
-
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, normalized_axis
+from . import known_rank, may_be_empty, normalized_axis
 from .elementwise import FLOATS
 
 
@@ -120,9 +118,12 @@ def mean(
 
 def mean_of_any(onnx: OnnxModel, x: Value, axes: list[int] | None, keepdims: bool) -> str:
     """Return the mean of floats, which is NaN of none; ONNX Runtime's is 0."""
-    made = reduce(onnx, "ReduceMean", x, axes, keepdims)
-    sizes = x.shape if x.shape is None or axes is None else [x.shape[axis] for axis in axes]
-    if not mx.util.is_np_shape() or (sizes is not None and all(sizes)):
+    return nan_of_none(onnx, reduce(onnx, "ReduceMean", x, axes, keepdims), x, axes)
+
+
+def nan_of_none(onnx: OnnxModel, made: str, x: Value, axes: list[int] | None) -> str:
+    """Return the averages `made` over `axes` of `x`, NaN where there were no numbers."""
+    if not may_be_empty(x, axes):
         return made
     dims = onnx.op("Shape", x)
     reduced = dims if axes is None else onnx.op("Gather", dims, onnx.ints(axes))

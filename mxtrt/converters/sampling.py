@@ -8,7 +8,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import refuse_empty
+from . import may_be_empty, shape_vector
 from .image import length_of, ramp
 
 INT64_MAX = 2**63 - 1
@@ -73,10 +73,18 @@ def _warped(onnx: OnnxModel, flow: Value, channel: int) -> str:
 
 
 def _sampled(onnx: OnnxModel, x: Value, grid: Operand) -> str:
-    refuse_empty(x, 2, 3)
+    data = _with_a_pixel(onnx, x) if may_be_empty(x, (2, 3)) else x
     points = onnx.op("Transpose", grid, perm=[0, 2, 3, 1])
     attrs = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": 1}
-    return onnx.op("GridSample", x, points, **attrs)
+    return onnx.op("GridSample", data, points, **attrs)
+
+
+def _with_a_pixel(onnx: OnnxModel, x: Value) -> str:
+    """Return the images, of a black pixel where they have none: ONNX samples no empty ones."""
+    sizes = onnx.op("Slice", shape_vector(onnx, x), onnx.ints([2]), onnx.ints([4]))
+    missing = onnx.op("Max", onnx.op("Sub", onnx.ints([1]), sizes), onnx.ints([0]))
+    pads = onnx.op("Concat", onnx.ints([0] * 6), missing, axis=0)
+    return onnx.op("Pad", x, pads, onnx.constant(0, x.dtype))
 
 
 @converts("Correlation")

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from mxtrt.engines._forms import misread_nodes, with_right_forms
+from mxtrt.engines._precision import float32_nodes, strongly_typed
 from mxtrt.onnx_model import graphs
 
 EXTREMES = [-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1, 715827882, -7, -1, 0, 1, 7]
@@ -171,6 +172,14 @@ def test_defaults_are_spelt_out() -> None:
     assert given[1] == pytest.approx({"alpha": 1.67326319, "gamma": 1.05070102}, rel=1e-7)
     x = np.linspace(-3, 3, 9, dtype="float32")
     np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
+
+
+def test_chances_stay_in_float32() -> None:
+    proto = model("(float[N,M] x) => (float[N,M] z) { y = Relu (x) z = LogSoftmax (y) }")
+    found, weights, names = with_right_forms(proto, {})
+    lowered, _ = strongly_typed(found, weights, "fp16", float32_nodes(found, names))
+    low = [node.op_type for node in lowered.graph.node if node.input[0].endswith("/fp16")]
+    assert low == ["Relu", "Cast"]
 
 
 def test_instance_normalization_of_halves() -> None:

@@ -289,7 +289,7 @@ def for_parser(
     model, normalisations = decomposed(model, parser.supports_operator)
     float32 = float32_nodes(model, steps | forms | normalisations)
     if api.strongly_typed and precision != "fp32":
-        model, weights = strongly_typed(model, weights, precision)
+        model, weights = strongly_typed(model, weights, precision, float32)
     return model, {n: np.ascontiguousarray(array) for n, array in weights.items()}, float32
 
 

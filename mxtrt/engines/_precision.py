@@ -6,7 +6,7 @@ that stand in the network (`strongly_typed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,10 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def strongly_typed(
-    proto: onnx.ModelProto, weights: Mapping[str, Any], precision: str
+    proto: onnx.ModelProto,
+    weights: Mapping[str, Any],
+    precision: str,
+    float32: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Return a model that computes in `precision`, with the inputs and outputs it had.
 
@@ -128,6 +131,8 @@ def strongly_typed(
         The weights by name.
     precision : {"fp16", "bf16"}
         What to compute in, except for operators in `LARGE` and `FLOAT32_ONLY`.
+    float32 : collection of str
+        More nodes that are excepted, by their names.
 
     Returns
     -------
@@ -143,14 +148,21 @@ def strongly_typed(
     """
     if any(a.type == onnx.AttributeProto.GRAPH for n in proto.graph.node for a in n.attribute):
         raise EngineError(f"precision={precision!r} is not available for models with loops")
-    return _Lowering(proto, weights, precision).run()
+    return _Lowering(proto, weights, precision, float32).run()
 
 
 class _Lowering:
     """Every float32 tensor has two names: its own, and one in the lower precision."""
 
-    def __init__(self, proto: onnx.ModelProto, weights: Mapping[str, Any], precision: str) -> None:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        weights: Mapping[str, Any],
+        precision: str,
+        float32: Collection[str],
+    ) -> None:
         self.proto, self.precision, self.type = proto, precision, LOW_TYPES[precision]
+        self.float32 = float32
         self.weights = dict(weights)
         self.model = onnx.ModelProto()
         self.model.CopyFrom(proto)
@@ -175,7 +187,7 @@ class _Lowering:
     def _add(self, node: NodeProto) -> None:
         copy = NodeProto()
         copy.CopyFrom(node)
-        stays = node.op_type in LARGE or node.op_type in FLOAT32_ONLY
+        stays = node.op_type in LARGE | FLOAT32_ONLY or node.name in self.float32
         for index, name in enumerate(node.input):
             if name in self.floats:
                 # the statistics of a BatchNormalization are small numbers: float32 for them

@@ -235,3 +235,11 @@ def test_scattered_sums_are_refused(op: str) -> None:
     assert refused('<reduction = "add">') == {"scatter": f"its {op} puts where this one is to add"}
     assert not refused('<reduction = "none">')
     assert not refused("")
+
+
+@pytest.mark.parametrize(("dtype", "is_refused"), [("int32", True), ("float", False)])
+def test_searches_among_integers_are_refused(dtype: str, is_refused: bool) -> None:
+    proto = model(f"({dtype}[N] x) => (int64[1] z) {{ y = Neg (x) z = ArgMax (y) }}")
+    proto.graph.node[1].name = "search"
+    reasons = {"search": "its ArgMax compares integers in float32"}
+    assert misread_nodes(proto) == (reasons if is_refused else {})

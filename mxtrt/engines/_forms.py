@@ -11,7 +11,7 @@ Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was 
 - ``InstanceNormalization`` reads the memory of float16 scales as float32.
 - ``Shape`` always gives all sizes; ``Selu`` and ``RoiAlign`` have other defaults.
 - ``ScatterElements`` and ``ScatterND`` put where they should add, before version 10. That has no
-  other form.
+  other form. Neither have ``ArgMax`` and ``TopK``, which 8.5 refuses for integers and 8.6 casts.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Weights = Mapping[str, "np.ndarray[Any, Any]"]
 INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 SCATTERS = frozenset({"ScatterElements", "ScatterND"})
+SEARCHES = frozenset({"ArgMax", "ArgMin", "TopK"})
 TO_THE_END = 2**63 - 1
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -84,14 +85,21 @@ def with_right_forms(
 
 def misread_nodes(proto: onnx.ModelProto) -> dict[str, str]:
     """Return the names of nodes that TensorRT 8 computes otherwise in any form, each with why."""
-    return {
+    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
+    found = {
         node.name: f"its {node.op_type} puts where this one is to {attribute.s.decode()}"
-        for graph in graphs(proto.graph)
-        for node in graph.node
+        for node in nodes
         if node.op_type in SCATTERS
         for attribute in node.attribute
         if attribute.name == "reduction" and attribute.s != b"none"
     }
+    searches = [node for node in nodes if node.op_type in SEARCHES]
+    if searches:
+        types = _types(shape_inference.infer_shapes(proto))
+        for node in searches:
+            if types.get(node.input[0]) in INTEGERS:
+                found[node.name] = f"its {node.op_type} compares integers in float32"
+    return found
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, int]:

@@ -93,9 +93,20 @@ class NodeInference:
             return list(inputs), [ruled]
         if found is None and any(is_param):
             found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)], PROBES)
+        if found is None and node["op"] == "_foreach":
+            found = _with_any_batch(node, assumed, is_param)
         if found is not None and assumed is not inputs:
             found[0][0] = None
         return found
+
+
+def _with_any_batch(
+    node: Mapping[str, Any], inputs: Sequence[Shape], is_param: Sequence[bool]
+) -> NodeShapes | None:
+    """Infer as if begin states had any batch size: theirs is the data's, which no probe is."""
+    sizes = [(None, *s[1:]) if s and not p else s for s, p in zip(inputs, is_param)]
+    found = _probe(node, sizes, PROBES)
+    return found and (list(inputs), found[1])
 
 
 def infer_node(node: Mapping[str, Any], inputs: Sequence[Shape]) -> NodeShapes | None:

@@ -279,7 +279,8 @@ def image_normalize(
 def _per_channel(onnx: OnnxModel, x: Value, values: tuple[float, ...], dtype: str) -> str:
     if len(set(values)) == 1:
         return onnx.constant(values[0], dtype)
-    values = values[: known_size(x, -3)]
+    size = x.shape[-3] if x.shape is not None else None
+    values = values[:size]  # MXNet takes no images with fewer channels than means
     return onnx.constant([[[value]] for value in values], dtype)
 
 

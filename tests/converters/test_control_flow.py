@@ -86,6 +86,17 @@ def test_int32() -> None:
     check_operator(symbol, arrays)
 
 
+def test_begin_state_says_the_batch() -> None:
+    """What reads the output is told its rank, though MXNet takes data of no other batch size."""
+    rows, _ = foreach(lambda x, s: (x + s, s * 2), V("data"), mx.sym.ones((2, 3)))
+    symbol = mx.sym.softmax(rows, axis=1)
+    x = random_array((4, 2, 3))
+    optimized, _ = optimize_whole(symbol, shapes={"data": (None, None, 3)})
+    (found,), (expected,) = run_engines(optimized, {"data": x}), run_mxnet(symbol, {"data": x})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    mxtrt.release(optimized)
+
+
 def test_nested() -> None:
     """A foreach over the slices of a foreach, with a weight in the innermost body."""
 

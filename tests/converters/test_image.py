@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array
+from operators import (
+    check_operator,
+    check_refused,
+    optimize_whole,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
 
 DATA = mx.sym.var("data")
 
@@ -165,6 +172,17 @@ def test_normalize(mean: Any, std: Any, dtype: str) -> None:
     symbol = mx.sym.image.normalize(DATA, mean=mean, std=std)
     for shape in ((3, 4, 5), (2, 3, 4, 5)):
         check_operator(symbol, {"data": _pixels(shape, dtype)})
+
+
+def test_normalize_without_sizes() -> None:
+    """How many channels there are follows from the means."""
+    symbol = mx.sym.image.normalize(DATA, mean=(3.5, 2.25, 1.75), std=(0.5, 2.0, 1.5))
+    x = _pixels((2, 3, 4, 5), "float32")
+    optimized, _ = optimize_whole(symbol, shapes={"data": (None,) * 4})
+    (found,), (expected,) = run_engines(optimized, {"data": x}), run_mxnet(symbol, {"data": x})
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(mx.MXNetError, match="mean must have either 1 or 1 elements"):
+        run_engines(optimized, {"data": x[:, :1]})
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])

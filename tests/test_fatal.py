@@ -6,6 +6,7 @@ import mxnet as mx
 import numpy as np
 import onnx
 import pytest
+from operators import operator
 from rtx import parts_as_onnx
 
 from mxtrt.engines._fatal import SEARCH, ZEROS, fatal_nodes
@@ -60,6 +61,23 @@ def test_and_in_a_branch() -> None:
     for attribute in proto.graph.node[0].attribute:
         attribute.g.node[0].name = attribute.g.node[0].output[0]
     assert fatal_nodes(proto, {}) == {"a": ZEROS}
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [
+        ("_npi_copysign_scalar", "float32"),
+        ("_npi_rcopysign_scalar", "float32"),
+        ("_npi_bitwise_and_scalar", "int32"),
+        ("_npi_bitwise_and_scalar", "bool"),
+        ("_logical_and_scalar", "float32"),
+    ],
+)
+@pytest.mark.parametrize("scalar", [-2.0, 0.0, 1.0])
+def test_operators_beside_a_number(op: str, dtype: str, scalar: float) -> None:
+    options = {"dtypes": {"x0": dtype}, "min_subgraph_size": 1}
+    (part,) = parts_as_onnx(operator(op, 1, scalar=scalar), None, {"x0": (2, 3)}, **options)
+    assert fatal_nodes(part, {}) == {}
 
 
 def test_loops() -> None:

@@ -95,11 +95,12 @@ def _float_beside(onnx: OnnxModel, x: Value, number: float) -> tuple[Operand, st
 def copysign(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     """``_npi_copysign`` -> `a`, or ``-a`` where the signs differ; for MXNet -0 is positive."""
     zero = onnx.constant(0, dtype)
-    below = onnx.op("And", onnx.op("Less", a, zero), onnx.op("Less", b, zero))
-    not_below = onnx.op(
-        "And", onnx.op("GreaterOrEqual", a, zero), onnx.op("GreaterOrEqual", b, zero)
-    )
-    return onnx.op("Where", onnx.op("Or", below, not_below), a, onnx.op("Sub", zero, a))
+    negated = onnx.op("Sub", zero, a)
+    positive = onnx.op("Where", onnx.op("GreaterOrEqual", a, zero), a, negated)
+    negative = onnx.op("Where", onnx.op("Less", a, zero), a, negated)
+    # beside a NaN every number changes its sign
+    below = onnx.op("Where", onnx.op("Less", b, zero), negative, negated)
+    return onnx.op("Where", onnx.op("GreaterOrEqual", b, zero), positive, below)
 
 
 @binary(

@@ -7,6 +7,7 @@ division. A negative number has the bits that its complement ``-1 - x`` has not.
 from __future__ import annotations
 
 from functools import partial
+from typing import Callable
 
 from ..errors import UnsupportedOp
 from ..graph import Value
@@ -20,15 +21,18 @@ BITS = {"uint8": 8, "int8": 7, "int32": 31, "int64": 63}
 STEPS = {"uint8": 13, "int8": 11, "int32": 46, "int64": 91}
 """How many divisions Euclid's algorithm takes at most: Fibonacci's numbers take the most."""
 
+Combine = Callable[[OnnxModel, Operand, Operand], str]
+"""Writes a function of two bools."""
 
-def _bitwise(op_type: str, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
-    """Combine the bits of two tensors with the bools' operator `op_type`."""
+
+def _bitwise(combine: Combine, onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
+    """Combine the bits of two tensors."""
     if dtype == "bool":
-        return onnx.op(op_type, a, b)
+        return combine(onnx, a, b)
     wide = "int64" if dtype == "int64" else "int32"
     powers = onnx.constant([2**i for i in range(BITS[dtype])], wide)
     (sign_a, bits_a), (sign_b, bits_b) = (_bits(onnx, x, powers, wide) for x in (a, b))
-    sign, bits = onnx.op(op_type, sign_a, sign_b), onnx.op(op_type, bits_a, bits_b)
+    sign, bits = combine(onnx, sign_a, sign_b), combine(onnx, bits_a, bits_b)
     total = _number(onnx, onnx.op("Xor", bits, sign), BITS[dtype], wide)
     found = onnx.op("Where", sign, _complement(onnx, total, wide), total)
     return onnx.cast(onnx.op("Squeeze", found, onnx.ints([-1])), dtype)
@@ -63,21 +67,33 @@ def _complement(onnx: OnnxModel, x: Operand, dtype: str) -> str:
     return onnx.op("Sub", onnx.constant(-1, dtype), x)
 
 
-def _of_tensors(op_type: str, onnx: OnnxModel, a: Value, b: Value) -> str:
-    return _bitwise(op_type, onnx, a, b, a.dtype)
+def _one(op_type: str, onnx: OnnxModel, a: Operand, b: Operand) -> str:
+    return onnx.op(op_type, a, b)
+
+
+def _and_with_number(onnx: OnnxModel, a: Operand, b: Operand) -> str:
+    """Combine without an ``And``: TensorRT 8.5 ends the process over one with zeros only."""
+    return onnx.op("Not", onnx.op("Or", onnx.op("Not", a), onnx.op("Not", b)))
+
+
+def _of_tensors(combine: Combine, onnx: OnnxModel, a: Value, b: Value) -> str:
+    return _bitwise(combine, onnx, a, b, a.dtype)
 
 
 def _of_scalar(
-    op_type: str, onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
+    combine: Combine, onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
 ) -> str:
     if x.dtype == "bool":
-        return onnx.op(op_type, x, onnx.constant(bool(scalar), "bool"))
-    return _bitwise(op_type, onnx, x, constant(onnx, scalar, x.dtype), x.dtype)
+        return combine(onnx, x, onnx.constant(bool(scalar), "bool"))
+    return _bitwise(combine, onnx, x, constant(onnx, scalar, x.dtype), x.dtype)
 
 
-for _name, _op_type in {"and": "And", "or": "Or", "xor": "Xor"}.items():
-    converts(f"_npi_bitwise_{_name}")(partial(_of_tensors, _op_type))
-    converts(f"_npi_bitwise_{_name}_scalar")(partial(_of_scalar, _op_type))
+_and, _or, _xor = (partial(_one, op_type) for op_type in ("And", "Or", "Xor"))
+for _name, _combine, _with_number in (
+    ("and", _and, _and_with_number), ("or", _or, _or), ("xor", _xor, _xor),
+):  # fmt: skip
+    converts(f"_npi_bitwise_{_name}")(partial(_of_tensors, _combine))
+    converts(f"_npi_bitwise_{_name}_scalar")(partial(_of_scalar, _with_number))
 
 
 @converts("_npi_bitwise_not")

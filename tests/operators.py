@@ -26,7 +26,7 @@ OLD_RUNTIME = ENGINE == "onnxruntime" and tuple(map(int, ort.__version__.split("
 
 LIMITS = re.compile("Could not find an implementation|cannot take arrays without elements")
 
-NOT_BUILT = re.compile(r"cannot build|has no elements|TensorRT: (?!the CUDA graph)|int64: ")
+NOT_BUILT = re.compile(r"cannot build|has no elements|TensorRT: (?!the CUDA graph)|int(8|64): ")
 """What TensorRT says before a call where ONNX Runtime would serve; what it says in one fails."""
 
 TOLERANCES = {  # from the arithmetic: float32 sums of a few thousand terms; float16 has 11 bits

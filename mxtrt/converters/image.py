@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Union
 
 import numpy as np
@@ -21,11 +21,12 @@ from .shape import Size, reshaped, sizes_of
 Length = Union[int, str]
 """A size: a number, or the name of an int64 vector of one element that holds it at run time."""
 
-ARITHMETIC = {
+ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
     "Sub": operator.sub,
     "Mul": operator.mul,
     "Div": operator.floordiv,
+    "Min": min,
 }
 
 FLOATS = {"float16", "float32", "float64"}

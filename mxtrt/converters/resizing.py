@@ -7,6 +7,8 @@ rounding is a ``MatMul``, the rest is done in int32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,16 @@ from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
 from . import known_rank, known_size
-from .image import FLOATS, NEAREST, channels_first_image, length_of, vector
+from .image import (
+    FLOATS,
+    NEAREST,
+    Length,
+    calculate,
+    channels_first_image,
+    length_of,
+    ramp,
+    vector,
+)
 
 FILTERS = NEAREST_PIXEL, LINEAR, CUBIC, AREA, LANCZOS, LINEAR_EXACT = range(6)
 """OpenCV's numbers of its filters."""
@@ -41,36 +52,50 @@ def image_resize(
     """``_image_resize`` -> ``Resize``, or ``MatMul`` with the weights of a filter."""
     if interp not in FILTERS:
         raise UnsupportedOp(f"interp={interp}; OpenCV resizes with those from 0 to 5")
-    height, width = _wanted_size(x, size, keep_ratio)
+    height, width = _wanted_size(onnx, x, size, keep_ratio)
     image = channels_first_image(onnx, x, x)
     is_linear = interp in {LINEAR, LINEAR_EXACT}
     if interp == NEAREST_PIXEL or (is_linear and x.dtype in {"float16", "float32"}):
         made = _interpolated(onnx, image, x, height, width, interp)
-    elif x.dtype in FLOATS:
-        down, across = _matrices(x, interp, height, width)
-        rows = onnx.op("MatMul", onnx.constant(down, x.dtype), image)
-        made = onnx.op("MatMul", rows, onnx.constant(across.T, x.dtype))
-    elif x.dtype == "uint8":
-        made = onnx.cast(_bytes(onnx, image, x, interp, height, width), "uint8")
+    elif interp == LINEAR and x.dtype == "uint8" and None in (x.shape or ())[-3:]:
+        made = onnx.cast(_linear_bytes(onnx, image, x, height, width), "uint8")
     else:
-        raise UnsupportedOp(
-            f"interp={interp} of {x.dtype}: OpenCV takes its bytes for something else"
-        )
+        made = _filtered(onnx, image, x, interp, height, width)
     return onnx.op("Transpose", made, perm=[1, 2, 0] if known_rank(x) == 3 else [0, 2, 3, 1])
 
 
-def _wanted_size(x: Value, size: tuple[int, ...], keep_ratio: bool) -> tuple[int, int]:
+def _wanted_size(
+    onnx: OnnxModel, x: Value, size: tuple[int, ...], keep_ratio: bool
+) -> tuple[Length, Length]:
     """Return the height and width that MXNet resizes to."""
     if len(size) == 2:
         return size[1], size[0]
     if not keep_ratio:
         return size[0], size[0]
-    height, width = known_size(x, -3), known_size(x, -2)
-    return size[0] * height // min(height, width), size[0] * width // min(height, width)
+    lengths = [length_of(onnx, x, axis) for axis in (-3, -2)]
+    shorter = calculate(onnx, "Min", *lengths)
+    height, width = (calculate(onnx, "Mul", size[0], length) for length in lengths)
+    return calculate(onnx, "Div", height, shorter), calculate(onnx, "Div", width, shorter)
+
+
+def _filtered(
+    onnx: OnnxModel, image: str, x: Value, interp: int, height: Length, width: Length
+) -> str:
+    """Return what a filter with weights that are known makes."""
+    for axis in (-3, -2):
+        known_size(x, axis)
+    height, width = int(height), int(width)  # numbers, as the sizes are that they depend on
+    if x.dtype in FLOATS:
+        down, across = _matrices(x, interp, height, width)
+        rows = onnx.op("MatMul", onnx.constant(down, x.dtype), image)
+        return onnx.op("MatMul", rows, onnx.constant(across.T, x.dtype))
+    if x.dtype == "uint8":
+        return onnx.cast(_bytes(onnx, image, x, interp, height, width), "uint8")
+    raise UnsupportedOp(f"interp={interp} of {x.dtype}: OpenCV takes its bytes for something else")
 
 
 def _interpolated(
-    onnx: OnnxModel, image: str, x: Value, height: int, width: int, interp: int
+    onnx: OnnxModel, image: str, x: Value, height: Length, width: Length, interp: int
 ) -> str:
     attrs = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     single = known_rank(x) == 3
@@ -105,25 +130,75 @@ def _bytes(onnx: OnnxModel, image: str, x: Value, interp: int, height: int, widt
     weights = onnx.constant(_matrix(_rounded(across, whole), lengths[1]).T, "float32")
     rows = onnx.cast(onnx.op("MatMul", onnx.cast(image, "float32"), weights), "int32")
     if interp == LINEAR:
-        return _shifted_twice(onnx, rows, _rounded(down, whole))
+        pairs = list(zip(*(part.T for part in _rounded(down, whole))))
+        twice = [onnx.op("Gather", rows, onnx.ints(pixel.tolist()), axis=-2) for pixel, _ in pairs]
+        return _shifted_twice(onnx, twice, [_column(onnx, weight) for _, weight in pairs])
     total = ""
     for pixel, weight in zip(*(part.T for part in _rounded(down, whole))):
-        term = _times(onnx, onnx.op("Gather", rows, onnx.ints(pixel.tolist()), axis=-2), weight)
+        row = onnx.op("Gather", rows, onnx.ints(pixel.tolist()), axis=-2)
+        term = onnx.op("Mul", row, _column(onnx, weight))
         total = onnx.op("Add", total, term) if total else term
     half = onnx.op("Add", total, _whole(onnx, whole**2 // 2))
     made = onnx.op("Div", half, _whole(onnx, whole**2))
     return onnx.op("Clip", made, _whole(onnx, 0), _whole(onnx, 255))
 
 
-def _shifted_twice(onnx: OnnxModel, rows: str, down: Taps) -> str:
+def _shifted_twice(onnx: OnnxModel, rows: Sequence[str], weights: Sequence[str]) -> str:
     """Add two rows up in 16 bits: each loses 4 binary digits before, and 16 after its weight."""
     parts = []
-    for pixel, weight in zip(*(part.T for part in down)):
-        row = onnx.op("Gather", rows, onnx.ints(pixel.tolist()), axis=-2)
-        term = _times(onnx, onnx.op("Div", row, _whole(onnx, 16)), weight)
+    for row, weight in zip(rows, weights):
+        term = onnx.op("Mul", onnx.op("Div", row, _whole(onnx, 16)), weight)
         parts.append(onnx.op("Div", term, _whole(onnx, 65536)))
     total = onnx.op("Add", onnx.op("Add", *parts), _whole(onnx, 2))
     return onnx.op("Div", total, _whole(onnx, 4))
+
+
+def _linear_bytes(onnx: OnnxModel, image: str, x: Value, height: Length, width: Length) -> str:
+    """Return what the linear filter makes of bytes of any size; halves are made in another way."""
+    numbers = onnx.cast(image, "int32")
+    lengths = [length_of(onnx, x, axis) for axis in (-3, -2)]
+    down, across = (_two_taps_of(onnx, *pair) for pair in zip(lengths, (height, width)))
+    columns = [onnx.op("Gather", numbers, pixels, axis=-1) for pixels, _ in across]
+    row = onnx.op("Add", *(onnx.op("Mul", c, w) for c, (_, w) in zip(columns, across)))
+    rows = [onnx.op("Gather", row, pixels, axis=-2) for pixels, _ in down]
+    weights = [onnx.op("Unsqueeze", weight, onnx.ints([1])) for _, weight in down]
+    made = _shifted_twice(onnx, rows, weights)
+    beside = onnx.op("Add", *columns)
+    halved = _halved(onnx, x, *(onnx.op("Gather", beside, pixels, axis=-2) for pixels, _ in down))
+    doubled = (calculate(onnx, "Mul", n, 2) for n in (height, width))
+    halves = (onnx.op("Equal", vector(onnx, n), vector(onnx, m)) for n, m in zip(lengths, doubled))
+    return onnx.op("Where", onnx.op("And", *halves), halved, made)
+
+
+def _two_taps_of(onnx: OnnxModel, length: Length, wanted: Length) -> list[tuple[str, str]]:
+    """Return the pixels in front and behind, and their weights, as `_linear_taps` has them."""
+    sizes = [onnx.cast(vector(onnx, n), "float64") for n in (length, wanted)]
+    one, half = (onnx.constant([number], "float64") for number in (1.0, 0.5))
+    scale = onnx.op("Div", one, onnx.op("Div", sizes[1], sizes[0]))
+    middle = onnx.op("Add", onnx.cast(ramp(onnx, wanted), "float64"), half)
+    place = onnx.cast(onnx.op("Sub", onnx.op("Mul", middle, scale), half), "float32")
+    first = onnx.op("Floor", place)
+    share = onnx.op("Sub", place, first)
+    index = onnx.cast(first, "int64")
+    last = vector(onnx, calculate(onnx, "Sub", length, 1))
+    made = []
+    for step, part in ((0, onnx.op("Sub", onnx.constant(1, "float32"), share)), (1, share)):
+        moved = onnx.op("Max", onnx.op("Add", index, onnx.ints([step])), onnx.ints([0]))
+        weight = onnx.op("Mul", part, onnx.constant(TAPS_OF_BYTES, "float32"))
+        made.append((onnx.op("Min", moved, last), onnx.cast(onnx.op("Round", weight), "int32")))
+    return made
+
+
+def _halved(onnx: OnnxModel, x: Value, *pairs: str) -> str:
+    """Return the means of blocks of 2 by 2, of which two sums are given, as `_averaged` does."""
+    total = onnx.op("Add", *pairs)
+    up = onnx.op("Div", onnx.op("Add", total, _whole(onnx, 2)), _whole(onnx, 4))
+    quarter = onnx.op("Mul", onnx.cast(total, "float32"), onnx.constant(0.25, "float32"))
+    to_even = onnx.cast(onnx.op("Round", quarter), "int32")
+    channels = vector(onnx, length_of(onnx, x, -1))
+    goes_up = onnx.op("Equal", channels, onnx.ints(sorted(VECTORS_OF_2)))
+    is_any = onnx.op("ReduceMax", onnx.cast(goes_up, "int32"), axes=[0], keepdims=1)
+    return onnx.op("Where", onnx.cast(is_any, "bool"), up, to_even)
 
 
 def _averaged(
@@ -149,8 +224,8 @@ def _blocks(lengths: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int
     return lengths[0] // wanted[0], lengths[1] // wanted[1]
 
 
-def _times(onnx: OnnxModel, rows: str, weight: npt.NDArray[np.float64]) -> str:
-    return onnx.op("Mul", rows, onnx.constant(weight.reshape(-1, 1), "int32"))
+def _column(onnx: OnnxModel, weight: npt.NDArray[np.float64]) -> str:
+    return onnx.constant(weight.reshape(-1, 1), "int32")
 
 
 def _whole(onnx: OnnxModel, number: int) -> str:

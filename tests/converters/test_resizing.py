@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import mxnet as mx
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused
+from operators import check_operator, check_refused, optimize_whole, run_engines, run_mxnet
+
+import mxtrt
 
 DATA = mx.sym.var("data")
 NEAREST, LINEAR, CUBIC, AREA, LANCZOS, EXACT = range(6)
@@ -78,6 +81,47 @@ def test_refused(interp: int, dtype: str, sentence: str) -> None:
 def test_half_a_cubic_image_is_refused() -> None:
     symbol = mx.sym.image.resize(DATA, size=(3, 4), interp=CUBIC)
     check_refused(symbol, {"data": pixels((8, 6, 3), "uint8")}, "whose last bit decides")
+
+
+def check_one_engine(symbol: mx.sym.Symbol, images: Iterable[np.ndarray]) -> None:
+    """Assert that one engine resizes images of all these sizes as MXNet does."""
+    first, *others = images
+    options = {"shapes": {"data": (None,) * first.ndim}, "dtypes": {"data": first.dtype}}
+    optimized, _ = optimize_whole(symbol, **options)
+    for image in (first, *others):
+        (found,) = run_engines(optimized, {"data": image})
+        (expected,) = run_mxnet(symbol, {"data": image})
+        assert found.dtype == image.dtype
+        rtol = 1e-5 if image.dtype == "float32" else 0  # bytes are rounded as MXNet does
+        np.testing.assert_allclose(found, expected, rtol=rtol)
+    mxtrt.release(optimized)
+
+
+SIZES = [(10, 12), (4, 5), (5, 6), (10, 5), (13, 12), (1, 1), (10, 11), (16, 16), (7, 23), (8, 10)]
+
+
+@pytest.mark.parametrize(
+    "attrs", [{"size": (6, 5)}, {"size": (5,)}, {"size": (5,), "keep_ratio": True}], ids=str
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_photos_of_any_size(dtype: str, attrs: dict[str, Any]) -> None:
+    symbol = mx.sym.image.resize(DATA, **attrs)
+    shapes = [(*size, channels) for size in SIZES for channels in (1, 2, 3, 4, 5)]
+    check_one_engine(symbol, (pixels(shape, dtype, i) for i, shape in enumerate(shapes)))
+
+
+def test_batches_of_any_size() -> None:
+    symbol = mx.sym.image.resize(DATA, size=(6, 5))
+    check_one_engine(symbol, (pixels((2, *size, 3), "uint8") for size in SIZES))
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_photos(data: st.DataObject) -> None:
+    size = st.integers(1, 40)
+    sizes = data.draw(st.lists(st.tuples(size, size, st.integers(1, 4)), min_size=1, max_size=8))
+    symbol = mx.sym.image.resize(DATA, size=(data.draw(size), data.draw(size)))
+    check_one_engine(symbol, (pixels(shape, "uint8", i) for i, shape in enumerate(sizes)))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -190,6 +190,8 @@ def _reasons(rows: list[Mapping[str, Any]]) -> str:
             for reason, nodes in row[key]["left"].items():
                 more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
                 lines.append(f"- `{row['name']}`, {sizes}: `{nodes[0]}`{more}: {reason}")
+    if len(lines) == 2:
+        lines.append("Nothing of these models.")
     return "\n".join([*lines, ""])
 
 

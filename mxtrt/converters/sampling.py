@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
@@ -46,14 +46,17 @@ def grid_generator(
 
 
 def _affine_grid(onnx: OnnxModel, loc: Value, target_shape: tuple[int, ...]) -> str:
-    if 1 in target_shape:
-        raise UnsupportedOp(f"target_shape={target_shape}: a single row or column has no ends")
     height, width = target_shape
-    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    down, across = np.meshgrid(_ends(height), _ends(width), indexing="ij")
     points = np.stack([across.ravel(), down.ravel(), np.ones(height * width)])
     matrices = onnx.op("Reshape", loc, onnx.ints([-1, 2, 3]))
     moved = onnx.op("MatMul", matrices, onnx.constant(points, loc.dtype))
     return onnx.op("Reshape", moved, onnx.ints([0, 2, height, width]))
+
+
+def _ends(size: int) -> npt.NDArray[np.float64]:
+    """Return the places of a row's pixels; a single one is at no place that MXNet computes."""
+    return np.linspace(-1, 1, size) if size > 1 else np.full(size, np.nan)
 
 
 def _warped(onnx: OnnxModel, flow: Value, channel: int) -> str:
@@ -76,7 +79,10 @@ def _sampled(onnx: OnnxModel, x: Value, grid: Operand) -> str:
     data = _with_a_pixel(onnx, x) if may_be_empty(x, (2, 3)) else x
     points = onnx.op("Transpose", grid, perm=[0, 2, 3, 1])
     attrs = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": 1}
-    return onnx.op("GridSample", data, points, **attrs)
+    made = onnx.op("GridSample", data, points, **attrs)
+    # what is sampled at no number is none: ONNX Runtime takes the first pixel
+    nowhere = onnx.op("ReduceSum", onnx.op("Sub", grid, grid), onnx.ints([1]), keepdims=1)
+    return onnx.op("Add", made, nowhere)
 
 
 def _with_a_pixel(onnx: OnnxModel, x: Value) -> str:

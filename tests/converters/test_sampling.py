@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array
+from operators import check_operator, random_array
 
 A, B = mx.sym.var("a"), mx.sym.var("b")
 
@@ -81,6 +81,23 @@ def test_any_sampling(data: st.DataObject) -> None:
     check_operator(symbol, {"a": (batch, channels, height, width), "b": (batch, 6)})
 
 
-def test_refused() -> None:
-    symbol = mx.sym.GridGenerator(A, transform_type="affine", target_shape=(1, 3))
-    check_refused(symbol, {"a": (1, 6)}, "target_shape=(1, 3): a single row or column")
+@pytest.mark.parametrize("target_shape", [(1, 3), (3, 1), (1, 1)])
+def test_grids_of_a_single_row_are_no_numbers(target_shape: tuple[int, int]) -> None:
+    attrs = {"transform_type": "affine", "target_shape": target_shape}
+    check_operator(mx.sym.GridGenerator(A, **attrs), {"a": (2, 6)})
+    symbol = mx.sym.SpatialTransformer(A, B, sampler_type="bilinear", **attrs)
+    check_operator(symbol, {"a": (2, 3, 4, 5), "b": (2, 6)})
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_sampled_at_no_number_is_none(number: float) -> None:
+    grid = random_array((2, 2, 3, 4), seed=1)
+    grid[0, 0, 1], grid[1, 1, 2, 3] = number, number
+    check_operator(mx.sym.BilinearSampler(A, B), {"a": (2, 3, 4, 5), "b": grid})
+
+
+def test_warps_of_a_single_row() -> None:
+    """They are infinite, or no numbers, down the image."""
+    symbol = mx.sym.BilinearSampler(A, mx.sym.GridGenerator(B, transform_type="warp"))
+    for size in ((1, 5), (5, 1)):
+        check_operator(symbol, {"a": (2, 3, *size), "b": (2, 2, *size)})

@@ -85,6 +85,16 @@ def check_operator(
         mxtrt.release(optimized)
 
 
+def check_any_rank(symbol: mx.sym.Symbol, inputs: Mapping[str, Any]) -> None:
+    """Assert as `check_operator` does, when not even how many axes the inputs have is known."""
+    arrays = _arrays(inputs)
+    dtypes = {name: array.dtype.name for name, array in arrays.items()}
+    optimized, kept = optimize_whole(symbol, dtypes=dtypes)
+    found = run_engines(optimized, {**arrays, **_np(kept)})
+    _compare(run_mxnet(symbol, arrays), found, None, None)
+    mxtrt.release(optimized)
+
+
 def optimize_whole(
     symbol: Any, params: Any = None, *, engine: str = ENGINE, **options: Any
 ) -> tuple[mx.sym.Symbol, dict[str, mx.nd.NDArray]]:

@@ -17,7 +17,8 @@ from models.catalogue import CATALOGUE
 from models.measure import compare, measure, operators
 from models.model import Model
 from models.reference import reference
-from operators import run_mxnet
+from models.weights import seeded_weights
+from operators import optimize_whole, run_mxnet
 
 ROOT = Path(__file__).resolve().parents[1]
 GRAPHS = ROOT.parent / "shared" / "model_ops.json"
@@ -84,6 +85,20 @@ def test_a_model_is_as_its_row_says(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name not in SAMPLE])
 def test_every_model_is_as_its_row_says(name: str) -> None:
     check_row(name)
+
+
+def test_bert_needs_no_shapes() -> None:
+    """It moves as a whole when nobody knows even how many axes its inputs have."""
+    need_packages("gluonnlp/bert_small")
+    model = CATALOGUE["gluonnlp/bert_small"]
+    symbol, constants = model.build()
+    inputs = dict(model.inputs(np.random.default_rng(7)))
+    args, aux = seeded_weights(symbol, inputs, constants, model.gains)
+    weights = {name: array.asnumpy() for name, array in {**args, **aux}.items()}
+    expected = run_mxnet(symbol, {**inputs, **weights})
+    dtypes = {name: array.dtype.name for name, array in inputs.items()}
+    optimized, _ = optimize_whole(symbol, (args, aux), dtypes=dtypes, engine="onnxruntime")
+    assert compare(expected, run_mxnet(optimized, inputs))[0] < 1e-5
 
 
 def test_the_page_is_made_of_the_results() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
 from . import known_rank, normalized_axis, shape_vector, size_vector
+from .shape import INT64_MAX
 
 
 @converts("broadcast_axis")
@@ -16,10 +19,25 @@ def broadcast_axis(
     """``broadcast_axis`` -> ``Expand``."""
     if len(axis) != len(size):
         raise UnsupportedOp(f"axis={axis} and size={size} differ in length")
-    shape = [1] * known_rank(x)
+    if x.rank is None:
+        return onnx.op("Expand", x, _shape_with(onnx, x, dict(zip(axis, size))))
+    shape = [1] * x.rank
     for a, n in zip(axis, size):
-        shape[normalized_axis(a, len(shape))] = n
+        shape[normalized_axis(a, x.rank)] = n
     return onnx.op("Expand", x, onnx.ints(shape))
+
+
+def _shape_with(onnx: OnnxModel, x: Value, sizes: Mapping[int, int]) -> str:
+    """Return the shape of `x`, which has some number of axes, with `sizes` at some of them."""
+    shape, begin, parts = onnx.op("Shape", x), 0, []
+    for axis in sorted(sizes):
+        parts += [_between(onnx, shape, begin, axis), onnx.ints([sizes[axis]])]
+        begin = axis + 1
+    return onnx.op("Concat", *parts, _between(onnx, shape, begin, INT64_MAX), axis=0)
+
+
+def _between(onnx: OnnxModel, sizes: str, begin: int, end: int) -> str:
+    return onnx.op("Slice", sizes, onnx.ints([begin]), onnx.ints([end]))
 
 
 @converts("broadcast_to")

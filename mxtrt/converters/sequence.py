@@ -25,13 +25,22 @@ def sequence_mask(
     """``SequenceMask`` -> ``Where`` of the steps before the end of each sequence."""
     if lengths is None or not use_sequence_length:
         return onnx.op("Identity", x)
-    rank, kind = known_rank(x), index_type(lengths)
+    kind = index_type(lengths)
     steps = onnx.op("Unsqueeze", positions(onnx, x, axis, kind), onnx.ints([1 - axis]))
     ends = onnx.op("Unsqueeze", as_indices(onnx, lengths), onnx.ints([axis]))
     inside = onnx.op("Less", steps, ends)
-    if rank > 2:
-        inside = onnx.op("Unsqueeze", inside, onnx.ints(range(2, rank)))
+    if x.rank is None:
+        inside = onnx.op("Reshape", inside, _with_ones(onnx, inside, x))
+    elif x.rank > 2:
+        inside = onnx.op("Unsqueeze", inside, onnx.ints(range(2, x.rank)))
     return onnx.op("Where", inside, x, onnx.constant(as_dtype(value, x.dtype), x.dtype))
+
+
+def _with_ones(onnx: OnnxModel, inside: str, x: Value) -> str:
+    """Return the shape of `inside` with a size of 1 for each axis that only `x` has."""
+    sizes = onnx.op("Shape", inside)
+    more = onnx.op("Sub", onnx.op("Shape", onnx.op("Shape", x)), onnx.op("Shape", sizes))
+    return onnx.op("Concat", sizes, onnx.op("Expand", onnx.ints([1]), more), axis=0)
 
 
 @converts("SequenceLast")

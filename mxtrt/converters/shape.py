@@ -123,7 +123,7 @@ def reshape(
 
 def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
     """Return what the codes of ``Reshape`` mean for `x`."""
-    rank = known_rank(x) if reverse or -2 in shape else None
+    rank = known_rank(x) if -2 in shape else x.rank
     codes = list(reversed(shape)) if reverse else list(shape)
     sizes: list[Size] = []
     source = index = 0
@@ -145,9 +145,10 @@ def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
             sizes.append(Size(x, merged) if merged else Size(factor=code))
             source += len(merged or (source,))
         index += 1
-    if not reverse or rank is None:
+    if not reverse:
         return sizes
-    flipped = [Size(s.x, tuple(rank - 1 - a for a in s.axes), s.factor, s.divisor) for s in sizes]
+    last = -1 if rank is None else rank - 1
+    flipped = [Size(s.x, tuple(last - a for a in s.axes), s.factor, s.divisor) for s in sizes]
     return flipped[::-1]
 
 

@@ -8,7 +8,7 @@ import mxnet as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, random_array
+from operators import check_any_rank, check_operator, random_array
 
 X, LIKE = mx.sym.var("x"), mx.sym.var("like")
 SHAPE = (1, 2, 3, 1)
@@ -27,6 +27,13 @@ SHAPE = (1, 2, 3, 1)
 )
 def test_broadcast_axis(options: dict[str, Any], dtype: str) -> None:
     check_operator(mx.sym.broadcast_axis(X, **options), {"x": random_array(SHAPE, dtype)})
+
+
+@pytest.mark.parametrize("axis", [(0,), (1,), (2, 0), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 1, 5)], ids=str)
+def test_broadcast_axis_of_any_rank(shape: tuple[int, ...], axis: tuple[int, ...]) -> None:
+    symbol = mx.sym.broadcast_axis(X, axis=axis, size=tuple(a + 2 for a in axis))
+    check_any_rank(symbol, {"x": random_array(shape)})
 
 
 @pytest.mark.parametrize("shape", [(5, 2, 3, 4), (0, 0, 0, 4), (1, 2, 0, 1)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 import pytest
-from operators import check_operator, random_array
+from operators import check_any_rank, check_operator, random_array
 
 DATA, LENGTHS = mx.sym.var("data"), mx.sym.var("lengths")
 DTYPES = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8"]
@@ -29,6 +29,13 @@ def test_mask(shape: tuple[int, ...], axis: int, dtype: str) -> None:
             DATA, LENGTHS, use_sequence_length=True, axis=axis, value=value
         )
         check_operator(symbol, {"data": shape, "lengths": lengths})
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mask_of_any_rank(shape: tuple[int, ...], axis: int) -> None:
+    symbol = mx.sym.SequenceMask(DATA, LENGTHS, use_sequence_length=True, axis=axis, value=7)
+    check_any_rank(symbol, {"data": shape, "lengths": lengths_for(shape, axis, "float32", least=0)})
 
 
 @pytest.mark.parametrize("axis", [0, 1])

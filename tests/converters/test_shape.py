@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import (
+    check_any_rank,
     check_operator,
     check_refused,
     optimize_whole,
@@ -129,7 +130,10 @@ def test_dtypes(symbol: mx.sym.Symbol, dtype: str) -> None:
     ],
 )
 def test_reshape(codes: tuple[int, ...], reverse: bool, shape: tuple[int, ...]) -> None:
-    check_operator(mx.sym.Reshape(DATA, shape=codes, reverse=reverse), {"data": shape})
+    symbol = mx.sym.Reshape(DATA, shape=codes, reverse=reverse)
+    check_operator(symbol, {"data": shape})
+    if -2 not in codes:  # which stands for all axes that there are
+        check_any_rank(symbol, {"data": shape})
 
 
 @pytest.mark.parametrize(

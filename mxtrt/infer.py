@@ -89,7 +89,7 @@ class NodeInference:
             return list(inputs), [ruled]
         assumed = _stand_in(node, inputs)
         found = _probe(node, assumed, PROBES) or _probe(node, assumed, LARGE_PROBES)
-        if found is None and ruled is not None:
+        if ruled is not None and (found is None or found[1] == [None]):
             return list(inputs), [ruled]
         if found is None and any(is_param):
             found = _probe(node, [None if p else s for s, p in zip(assumed, is_param)], PROBES)

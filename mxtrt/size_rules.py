@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 
+from .attributes import READERS
 from .graph import Shape
+
+_integers = READERS["tuple[int, ...]"]
 
 SameRank = Callable[[Mapping[str, str], Sequence["tuple[int | None, ...]"]], Shape]
 
@@ -20,6 +23,8 @@ def shape_by_rule(op: str, attrs: Mapping[str, str], inputs: Sequence[Shape]) ->
         return _cut(attrs, *inputs)
     if op == "reshape_like":
         return _reshaped(attrs, *inputs)
+    if op == "Reshape":
+        return _decoded(attrs)
     known = [shape for shape in inputs if shape is not None]
     same_rank = len(known) == len(inputs) and len({len(shape) for shape in known}) == 1
     rule = _RULES.get(op)
@@ -29,8 +34,7 @@ def shape_by_rule(op: str, attrs: Mapping[str, str], inputs: Sequence[Shape]) ->
 def _cut(attrs: Mapping[str, str], data: Shape, like: Shape) -> Shape:
     if data is None:
         return None
-    given = ast.literal_eval(attrs.get("axes", "()"))
-    axes = given if isinstance(given, tuple) else (given,)
+    axes = _integers(attrs.get("axes", "()"))
     cut = {axis % len(data) for axis in axes or range(len(data))}
     sizes = (None,) * len(data) if like is None else like
     return tuple(sizes[axis] if axis in cut else size for axis, size in enumerate(data))
@@ -46,6 +50,22 @@ def _reshaped(attrs: Mapping[str, str], data: Shape, like: Shape) -> Shape:
         for side, rank in (("lhs", len(data)), ("rhs", len(like)))
     )
     return data[:first] + like[like_first:like_end] + data[end:]
+
+
+def _decoded(attrs: Mapping[str, str]) -> Shape:
+    """Return the shape that the codes of ``Reshape`` say without a look at the data."""
+    codes = list(_integers(attrs.get("shape", "()")))
+    is_reversed = READERS["bool"](attrs.get("reverse", "False"))
+    if is_reversed:
+        codes.reverse()
+    sizes: list[int | None] = []
+    while codes:
+        code = codes.pop(0)
+        if code == -2:  # all axes that are left
+            return None
+        parts = [codes.pop(0), codes.pop(0)] if code == -4 else [code]
+        sizes += [size if size > 0 else None for size in parts]
+    return tuple(reversed(sizes) if is_reversed else sizes) or None
 
 
 def _joined(attrs: Mapping[str, str], inputs: Sequence[tuple[int | None, ...]]) -> Shape:

@@ -310,6 +310,8 @@ def test_sizes_that_mxnet_infers_only_from_numbers() -> None:
     assert shape_of(cut, x=(1, 2, 64, 64), y=image) == (1, 2, None, None)
     assert shape_of(cut, x=(1, 2, 64, 64), y=(None, None, 5, None)) == (1, 2, 5, None)
     assert shape_of(mx.sym.slice_like(x, y), x=(8, 9, 9, 9), y=image) == (None, 3, None, None)
+    listed = mx.sym.slice_like(x, y, axes=[2, 3])
+    assert shape_of(listed, x=(1, 2, 64, 64), y=image) == (1, 2, None, None)
     best = mx.sym.slice_axis(x, axis=1, begin=0, end=1000)
     assert shape_of(best, x=(None, None, 5)) == (None, 1000, 5)
     joined = mx.sym.concat(x, y, dim=-1)
@@ -325,3 +327,25 @@ def test_sizes_that_have_to_agree() -> None:
     assert shape_of(mx.sym.reshape_like(x, y), x=(None, 128), y=(7, None, 128)) == (7, None, 128)
     part = mx.sym.reshape_like(x, y, lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=-1)
     assert shape_of(part, x=(None, 128), y=(7, None, 9)) == (7, None, 128)
+
+
+@pytest.mark.parametrize(
+    ("codes", "reverse", "data"),
+    [((0, -1), False, (2, 3, 4)), ((-3, 4), False, (2, 6, 4)),
+     ((2, -4, -1, 3, 0), False, (2, 3, 4)),
+     ((-1, 0, 0), True, (2, 3, 4)), ((0, 2, -1, -4, 0), True, (3, 6, 4)),
+     ((-3, 0), True, (2, 3, 4)),
+     ((-2, 1), False, (2, 3))],
+)  # fmt: skip
+def test_codes_of_reshape_say_how_many_axes_there_are(
+    codes: tuple[int, ...], reverse: bool, data: tuple[int, ...]
+) -> None:
+    symbol = mx.sym.Reshape(mx.sym.var("data"), shape=codes, reverse=reverse)
+    (made,) = symbol.infer_shape(data=data)[1]
+    found = shape_of(symbol)
+    if -2 in codes:
+        assert found is None
+    else:
+        assert found is not None
+        assert len(found) == len(made)
+        assert all(size in {None, there} for size, there in zip(found, made))

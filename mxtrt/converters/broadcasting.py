@@ -20,18 +20,21 @@ def broadcast_axis(
     if len(axis) != len(size):
         raise UnsupportedOp(f"axis={axis} and size={size} differ in length")
     if x.rank is None:
-        return onnx.op("Expand", x, _shape_with(onnx, x, dict(zip(axis, size))))
+        sizes = {a: onnx.ints([n]) for a, n in zip(axis, size)}
+        return onnx.op("Expand", x, _shape_with(onnx, x, sizes))
     shape = [1] * x.rank
     for a, n in zip(axis, size):
         shape[normalized_axis(a, x.rank)] = n
     return onnx.op("Expand", x, onnx.ints(shape))
 
 
-def _shape_with(onnx: OnnxModel, x: Value, sizes: Mapping[int, int]) -> str:
+def _shape_with(onnx: OnnxModel, x: Value, sizes: Mapping[int, str]) -> str:
     """Return the shape of `x`, which has some number of axes, with `sizes` at some of them."""
+    if any(axis < 0 for axis in sizes):
+        known_rank(x)
     shape, begin, parts = onnx.op("Shape", x), 0, []
     for axis in sorted(sizes):
-        parts += [_between(onnx, shape, begin, axis), onnx.ints([sizes[axis]])]
+        parts += [_between(onnx, shape, begin, axis), sizes[axis]]
         begin = axis + 1
     return onnx.op("Concat", *parts, _between(onnx, shape, begin, INT64_MAX), axis=0)
 
@@ -58,10 +61,13 @@ def broadcast_like(
     """``broadcast_like`` -> ``Expand`` to the shape of the other tensor, or to axes of it."""
     if lhs_axes is None or rhs_axes is None:
         return onnx.op("Expand", x, shape_vector(onnx, like))
-    sizes = [onnx.ints([1])] * known_rank(x)
-    for ours, theirs in zip(lhs_axes, rhs_axes):
-        there = normalized_axis(theirs, known_rank(like))
-        sizes[normalized_axis(ours, len(sizes))] = size_vector(onnx, like, there)
+    pairs = list(zip(lhs_axes, rhs_axes))
+    if x.rank is None:
+        found = {ours: size_vector(onnx, like, theirs) for ours, theirs in pairs}
+        return onnx.op("Expand", x, _shape_with(onnx, x, found))
+    sizes = [onnx.ints([1])] * x.rank
+    for ours, theirs in pairs:
+        sizes[normalized_axis(ours, x.rank)] = size_vector(onnx, like, theirs)
     return onnx.op("Expand", x, onnx.op("Concat", *sizes, axis=0))
 
 

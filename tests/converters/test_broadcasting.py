@@ -55,6 +55,14 @@ def test_broadcast_like(like: tuple[int, ...], options: dict[str, Any]) -> None:
     check_operator(mx.sym.broadcast_like(X, LIKE, **options), {"x": SHAPE, "like": like})
 
 
+@pytest.mark.parametrize(
+    "axes", [((0, 2), (1, 0)), ((1,), (-1,)), ((2, 1, 0), (0, -2, -1))], ids=str
+)
+def test_broadcast_like_of_any_rank(axes: tuple[tuple[int, ...], ...]) -> None:
+    symbol = mx.sym.broadcast_like(X, LIKE, lhs_axes=axes[0], rhs_axes=axes[1])
+    check_any_rank(symbol, {"x": (1, 1, 1, 3), "like": (4, 5)})
+
+
 def test_identity_with_attr_like_rhs() -> None:
     symbol = mx.sym._internal._identity_with_attr_like_rhs(X, LIKE)
     check_operator(symbol, {"x": SHAPE, "like": SHAPE})

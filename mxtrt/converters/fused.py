@@ -7,13 +7,14 @@ inverse around data and weights where the node is quantised. The numbers of step
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
 from ..errors import UnsupportedOp
-from ..graph import Node, Value
+from ..graph import Graph, Node, Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
 from ..symbol import read_body
@@ -34,6 +35,7 @@ from .quantized import (
 )
 
 Tensors = tuple[str, ...]
+Array = np.ndarray[Any, Any]
 
 
 @converts("_sg_mkldnn_conv")
@@ -56,20 +58,26 @@ def fused_convolution(
         return (_float_body(onnx, node, operands, {}),)
     told = calibrated(min_calib_range, max_calib_range)
     x, weight = operands[:2]
-    tensors = {0: real(onnx, x, step_of(onnx, ranges[0], x.dtype))}
+    step = step_of(onnx, ranges[0], x.dtype)
+    tensors = {0: real(onnx, x, step)}
     if with_sum:
         added = operands[-1]
         tensors[len(operands) - 1] = real(onnx, added, step_of(onnx, ranges[1], added.dtype))
-    largest = _largest_by_channel(weight)
+    largest, norm = _largest_by_channel(weight), _normalization(node, operands)
     if told is None and not enable_float_output:  # int32 has one step for all channels
-        factors = _batch_norm_factors(node, operands)
+        factors = np.abs(norm.factor)
         reach = float(np.max(largest * factors))
-        tensors[1] = _weight(onnx, weight, reach / np.where(factors, factors, 1))
-        return _as_int32(
-            onnx, node, _float_body(onnx, node, operands, tensors), ranges[0], x, reach
-        )
-    tensors[1] = _weight(onnx, weight, largest)
-    out = _float_body(onnx, node, operands, tensors)
+        tensors[1] = _weight(onnx, weight, reach / np.where(factors, factors, 1), norm)
+        out = _float_body(onnx, node, operands, tensors, norm.bias(onnx))
+        return _as_int32(onnx, node, out, ranges[0], x, reach)
+    bias = norm.bias(onnx)
+    is_whole = told is not None and not with_sum and _ends_in_limits(node)
+    if is_whole and isinstance(step, float) and norm.fits_int32(step, largest):
+        tensors[1] = _integer_weight(onnx, weight, largest, norm)
+        bias = norm.integer_bias(onnx, step, largest)
+    else:
+        tensors[1] = _weight(onnx, weight, largest, norm)
+    out = _float_body(onnx, node, operands, tensors, bias)
     added_in = operands[-1].dtype if with_sum else None
     if told is not None and added_in == "int8" and node.outputs[0].dtype == "uint8":
         # oneDNN adds in place, so a sum with an int8 term saturates at 127 of uint8's 255 steps
@@ -98,7 +106,7 @@ def fused_fully_connected(
     if channel_wise_quantize:
         x, weight = operands[:2]
         tensors = {0: real(onnx, x, step_of(onnx, ranges[0], x.dtype))}
-        tensors[1] = _weight(onnx, weight, _largest_by_channel(weight))
+        tensors[1] = _weight(onnx, weight, _largest_by_channel(weight), _Normalization())
     else:
         tensors = {
             i: real(onnx, v, step_of(onnx, r, v.dtype))
@@ -194,23 +202,53 @@ def _as_int32(
 
 
 def _float_body(
-    onnx: OnnxModel, node: Node, operands: Sequence[Value], tensors: Mapping[int, str]
+    onnx: OnnxModel,
+    node: Node,
+    operands: Sequence[Value],
+    tensors: Mapping[int, str],
+    bias: str | None = None,
 ) -> str:
-    """Convert the body over `tensors` where they are given, over the operands elsewhere."""
+    """Convert the body over `tensors` where they are given, over the operands elsewhere.
+
+    With a `bias` that is the convolution's, and stands for a batch normalization as well.
+    """
     seen = [
         Value(v.name, v.shape, "float32") if i in tensors else v for i, v in enumerate(operands)
     ]
     graph, variables = read_body(node.source["subgraphs"][0], seen)
     for i, (variable, operand) in enumerate(zip(variables, operands)):
         onnx.alias(variable, tensors[i] if i in tensors else onnx.declare(operand))
+    if bias is not None:
+        graph = _with_bias(onnx, graph, bias)
     (head,) = convert_body(onnx, graph)
     return onnx.declare(head)
+
+
+def _with_bias(onnx: OnnxModel, graph: Graph, bias: str) -> Graph:
+    """Return a body whose convolution has this bias, and no batch normalization behind it."""
+    value = Value(f"{graph.heads[0].name}/bias", None, "float32")
+    onnx.alias(value, bias)
+    normalized = [inner.outputs[0] for inner in graph.nodes if inner.op == "BatchNorm"]
+    nodes: list[Node] = []
+    for inner in graph.nodes:
+        if inner.op == "Convolution":
+            nodes.append(
+                replace(
+                    inner,
+                    attrs={**inner.attrs, "no_bias": "False"},
+                    inputs=(*inner.inputs[:2], value),
+                    outputs=(*normalized, *inner.outputs)[:1],
+                )
+            )
+        elif inner.op != "BatchNorm":
+            nodes.append(inner)
+    return replace(graph, nodes=tuple(nodes))
 
 
 # -- weights ---------------------------------------------------------------------------------
 
 
-def _largest_by_channel(weight: Value) -> np.ndarray[Any, Any]:
+def _largest_by_channel(weight: Value) -> Array:
     """Return the largest magnitude of each output channel."""
     if not weight.is_param:
         raise UnsupportedOp(f"needs the numbers of {weight.name!r} for its steps; pass params")
@@ -218,26 +256,105 @@ def _largest_by_channel(weight: Value) -> np.ndarray[Any, Any]:
     return np.asarray(mx.nd.max(mx.nd.abs(rows), axis=1).asnumpy())
 
 
-def _weight(onnx: OnnxModel, weight: Value, largest: np.ndarray[Any, Any]) -> str:
-    """Return a float weight rounded to 8 bits by channel.
+@dataclass(frozen=True)
+class _Normalization:
+    """What a batch normalization, or a bias alone, makes of each channel of a convolution.
 
-    The factor of a batch normalization behind it changes the steps, not the integers, so that it
-    can stay where it is.
+    It goes into the weight and the bias: oneDNN rounds the weight afterwards, and ONNX Runtime has
+    layers of 8 bits for a convolution that nothing but a limit follows.
     """
-    steps = onnx.constant(np.where(largest > 0, largest, 1) / STEPS["int8"], "float32")
-    zeros = onnx.constant(np.zeros(len(largest)), "int8")
-    rounded = onnx.op("QuantizeLinear", weight, steps, zeros, axis=0)
-    return onnx.op("DequantizeLinear", rounded, steps, zeros, axis=0)
+
+    factor: Array = field(default_factory=lambda: np.ones(1))
+    shift: Array | None = None  # None for a bias that comes at run time
+
+    def bias(self, onnx: OnnxModel) -> str | None:
+        """Return the shift in float32."""
+        return None if self.shift is None else onnx.constant(self.shift, "float32")
+
+    def fits_int32(self, step: float, largest: Array) -> bool:
+        """Say whether the shift can be counted in steps of data times weight."""
+        if self.shift is None:
+            return False
+        return bool((np.abs(self.shift) < 2.0**30 * step * self.steps(largest)).all())
+
+    def integer_bias(self, onnx: OnnxModel, step: float, largest: Array) -> str:
+        """Return the shift in steps of data times weight, behind a ``DequantizeLinear``."""
+        assert self.shift is not None
+        steps = step * self.steps(largest)
+        counted = onnx.constant(np.rint(self.shift / steps), "int32")
+        return onnx.op("DequantizeLinear", counted, onnx.constant(steps, "float32"), axis=0)
+
+    def steps(self, largest: Array) -> Array:
+        """Return the size of a step of each channel's weight; 1 where all of it is zero."""
+        sizes: Array = _steps(largest) * np.where(self.factor, np.abs(self.factor), 1)
+        return sizes
 
 
-def _batch_norm_factors(node: Node, operands: Sequence[Value]) -> np.ndarray[Any, Any]:
-    """Return the magnitude of what the body's batch normalization multiplies each channel by."""
+def _normalization(node: Node, operands: Sequence[Value]) -> _Normalization:
+    """Return the body's batch normalization, and its bias.
+
+    Raises
+    ------
+    UnsupportedOp
+        The normalization's numbers come at run time.
+    """
     seen = [v if v.is_param else Value(v.name, v.shape, "float32") for v in operands]
     graph, _ = read_body(node.source["subgraphs"][0], seen)
-    for inner in graph.nodes:
-        if inner.op == "BatchNorm":
-            attrs = {"eps": "0.001", "fix_gamma": "True", **inner.attrs}
-            gamma, var = (inner.inputs[i].array.asnumpy() for i in (1, 4))
-            fixed = attrs["fix_gamma"].lower() in {"true", "1"}
-            return np.asarray(np.abs(1 if fixed else gamma) / np.sqrt(var + float(attrs["eps"])))
-    return np.ones(1)
+    [convolution] = (inner for inner in graph.nodes if inner.op == "Convolution")
+    norm = next((inner for inner in graph.nodes if inner.op == "BatchNorm"), None)
+    biases = [value for value in convolution.inputs[2:] if value.is_param]
+    if norm is None:
+        if len(biases) < len(convolution.inputs[2:]):
+            return _Normalization()
+        channels = operands[1].array.shape[0]
+        shift = biases[0].array.asnumpy() if biases else np.zeros(channels)
+        return _Normalization(shift=shift.astype(np.float64))
+    for value in (*norm.inputs[1:], *convolution.inputs[2:]):
+        if not value.is_param:
+            raise UnsupportedOp(f"needs the numbers of {value.name!r} for its steps; pass params")
+    attrs = {"eps": "0.001", "fix_gamma": "True", **norm.attrs}
+    gamma, beta, mean, var = (v.array.asnumpy().astype(np.float64) for v in norm.inputs[1:])
+    if attrs["fix_gamma"].lower() in {"true", "1"}:
+        gamma = np.ones_like(gamma)
+    factor = gamma / np.sqrt(var + float(attrs["eps"]))
+    bias = biases[0].array.asnumpy() if biases else 0.0
+    return _Normalization(factor, beta + (bias - mean) * factor)
+
+
+def _ends_in_limits(node: Node) -> bool:
+    """Say whether a body does no more to a convolution than integers do when they saturate."""
+    nodes = node.source["subgraphs"][0]["nodes"]
+    behind = [n for n in nodes if n["op"] not in {"null", "Convolution", "BatchNorm", "clip"}]
+    return all(
+        n["op"] == "Activation" and n.get("attrs", {}).get("act_type") == "relu" for n in behind
+    )
+
+
+def _steps(largest: Array) -> Array:
+    steps: Array = np.where(largest > 0, largest, 1) / STEPS["int8"]
+    return steps
+
+
+def _weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Normalization) -> str:
+    """Return a float weight rounded to 8 bits by channel, as numbers that are computed once."""
+    shape = (-1, *(1 for _ in weight.array.shape[1:]))
+    steps = _steps(largest)
+    signed = onnx.constant((steps * np.where(norm.factor < 0, -1, 1)).reshape(shape), "float32")
+    ends = (onnx.constant(end, "float32") for end in (-128.0, 127.0))
+    integers = onnx.op("Clip", onnx.op("Round", onnx.op("Div", weight, signed)), *ends)
+    real_steps = onnx.constant((steps * np.abs(norm.factor)).reshape(shape), "float32")
+    return onnx.op("Mul", integers, real_steps)
+
+
+def _integer_weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Normalization) -> str:
+    """Return the same behind a ``DequantizeLinear``, for a layer that computes in 8 bits."""
+    shape = (-1, *(1 for _ in weight.array.shape[1:]))
+    read: Value | str = weight
+    if (norm.factor <= 0).any():
+        signs = np.sign(norm.factor).reshape(shape)
+        read = onnx.op("Mul", weight, onnx.constant(signs, "float32"))
+    zeros = onnx.constant(np.zeros(len(largest)), "int8")
+    steps = onnx.constant(_steps(largest), "float32")
+    rounded = onnx.op("QuantizeLinear", read, steps, zeros, axis=0)
+    real_steps = onnx.constant(norm.steps(largest), "float32")
+    return onnx.op("DequantizeLinear", rounded, real_steps, zeros, axis=0)

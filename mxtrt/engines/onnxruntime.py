@@ -55,7 +55,8 @@ RUN_SETTINGS = (
 
 # In 1.20 to 1.23 a Pad of zeros becomes the padding of the MaxPool behind it, which is no zeros;
 # 1.32 knows the difference.
-WRONG_OPTIMIZERS = ["Pad_Fusion"] if _VERSION < (1, 32) else []
+# Since 1.21 the weight of a float convolution between quantised tensors is rounded to 8 bits, too.
+WRONG_OPTIMIZERS = ["WeightBiasQuantization", *(["Pad_Fusion"] if _VERSION < (1, 32) else [])]
 # Until 1.25 it makes of Transpose and MatMul what it has for float32 only.
 FLOAT32_OPTIMIZERS = ["MatmulTransposeFusion"]
 # Versions whose processes end, for a division by 0 or foreign memory, where these operators find

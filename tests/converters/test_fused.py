@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from mxnet.contrib.quantization import quantize_model
 from operators import (
+    ENGINE,
     check_operator,
     check_refused,
     optimize_whole,
@@ -20,6 +24,7 @@ from operators import (
 )
 
 import mxtrt
+from mxtrt.engines.onnxruntime import WRONG_OPTIMIZERS
 
 V = mx.sym.var
 Arrays = dict[str, np.ndarray]
@@ -34,10 +39,10 @@ def arrays_of(symbol: mx.sym.Symbol, data: tuple[int, ...]) -> Arrays:
 
 
 def quantize(
-    symbol: mx.sym.Symbol, shape: tuple[int, ...], **options: Any
+    symbol: mx.sym.Symbol, shape: tuple[int, ...], given: Arrays | None = None, **options: Any
 ) -> tuple[mx.sym.Symbol, Arrays, np.ndarray]:
     """Quantise a net as MXNet's documentation does, calibrated by its own inputs."""
-    arrays = arrays_of(symbol, shape)
+    arrays = {**arrays_of(symbol, shape), **(given or {})}
     data = random_array((4 * shape[0], *shape[1:])) * 1.5
     fused = symbol.get_backend_symbol("MKLDNN_QUANTIZE")
     nd = {n: mx.nd.array(a) for n, a in arrays.items() if n != "data"}
@@ -155,6 +160,55 @@ def test_quantized_convolutions(kind: str, quantized_dtype: str) -> None:
         off = np.abs(moved(symbol, params, data, sizes) - expected) / steps_of(symbol)
         assert off.max() < 1.01
         assert np.mean(off > 0.01) < 0.1
+
+
+def test_batch_normalization_that_turns_channels_round_or_drops_them() -> None:
+    """Its factor is in the weight before oneDNN rounds that."""
+    net = mx.sym.BatchNorm(conv(V("data")), fix_gamma=False, name="bn")
+    gamma = np.array([-1.5, 0, 1e-3, 2, -0.25, 1], np.float32)
+    symbol, params, data = quantize(act(net), (2, 3, 8, 7), {"bn_gamma": gamma})
+    (expected,) = run_mxnet(symbol, {"data": data, **params})
+    off = np.abs(moved(symbol, params, data, data.shape) - expected) / steps_of(symbol)
+    assert off.max() < 1.01
+    assert np.mean(off > 0.01) < 0.1
+
+
+LAYERS = {"bn relu": 1, "relu6": 1, "plain": 1, "no bias": 1, "sum": 1, "leaky": 0}
+"""How many of a net's convolutions can be done in 8 bits: nothing but a limit follows them."""
+
+
+@pytest.mark.skipif(ENGINE != "onnxruntime", reason="about ONNX Runtime's layers")
+@pytest.mark.parametrize("kind", LAYERS)
+def test_onnx_runtime_computes_in_8_bits(kind: str, tmp_path: Path) -> None:
+    symbol, params, data = quantize(CONVOLUTIONS[kind](V("data")), (2, 3, 8, 7))
+    file, optimised = str(tmp_path / "net.onnx"), str(tmp_path / "optimised.onnx")
+    arrays = {n: mx.nd.array(a, dtype=a.dtype) for n, a in params.items()}
+    mxtrt.export_model(symbol, arrays, {"data": data.shape}, file)
+    settings = ort.SessionOptions()
+    settings.log_severity_level, settings.optimized_model_filepath = 3, optimised
+    ort.InferenceSession(
+        file, settings, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS
+    )
+    made = [node.op_type for node in onnx.load(optimised).graph.node]
+    assert made.count("QLinearConv") == LAYERS[kind]
+    assert "BatchNormalization" not in made
+
+
+def test_a_float_convolution_between_quantised_tensors() -> None:
+    """ONNX Runtime would round its weight to 8 bits as well."""
+    data = random_array((2, 3, 8, 7), "float32")
+    ends = {"min_calib_range": -4.0, "max_calib_range": 4.0, "out_type": "int8"}
+
+    def rounded(x: mx.sym.Symbol) -> mx.sym.Symbol:
+        return mx.sym.contrib.dequantize(*mx.sym.contrib.quantize_v2(x, **ends))
+
+    symbol = rounded(conv(rounded(V("data"))))
+    arrays = arrays_of(symbol, data.shape)
+    del arrays["data"]
+    (expected,) = run_mxnet(symbol, {"data": data, **arrays})
+    off = np.abs(moved(symbol, arrays, data, data.shape) - expected) / (4 / 127.5)
+    assert off.max() < 1.01
+    assert np.mean(off > 0.01) < 0.01
 
 
 @pytest.mark.parametrize("granularity", ["tensor-wise", "channel-wise"])

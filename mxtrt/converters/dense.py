@@ -27,12 +27,15 @@ def fully_connected(
     # Gemm reads the weight as it is; for MatMul engines would keep a transposed copy
     rows = x if x.rank == 2 else onnx.op("Flatten", x, axis=1 if flatten else -1)
     product = onnx.op("Gemm", rows, weight, bias, transB=1)
-    if flatten or x.rank == 2:
-        return product
+    return product if flatten or x.rank == 2 else with_axes_of(onnx, product, x, num_hidden)
+
+
+def with_axes_of(onnx: OnnxModel, rows: str, x: Value, size: int) -> str:
+    """Return rows of a size with all axes of `x` but the last, of which they are made."""
     leading = (None, None) if x.shape is None else x.shape[:-1]
     may_be_empty = 0 in leading or (mx.util.is_np_shape() and leading.count(None) > 1)
-    target = _with_last_size(onnx, x, num_hidden)
-    return onnx.op("Reshape", product, target, allowzero=1 if may_be_empty else None)
+    target = _with_last_size(onnx, x, size)
+    return onnx.op("Reshape", rows, target, allowzero=1 if may_be_empty else None)
 
 
 def _with_last_size(onnx: OnnxModel, x: Value, size: int) -> str:

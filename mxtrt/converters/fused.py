@@ -20,6 +20,7 @@ from ..registry import converts
 from ..symbol import read_body
 from .attention import interleaved_matmul_selfatt_qk, interleaved_matmul_selfatt_valatt
 from .control_flow import convert_body
+from .dense import with_axes_of
 from .quantized import (
     OLD_STEPS,
     STEPS,
@@ -72,9 +73,10 @@ def fused_convolution(
         return _as_int32(onnx, node, out, ranges[0], x, reach)
     bias = norm.bias(onnx)
     is_whole = told is not None and not with_sum and _ends_in_limits(node)
-    if is_whole and isinstance(step, float) and norm.fits_int32(step, largest):
+    sizes = step * norm.steps(largest) if is_whole and isinstance(step, float) else None
+    if sizes is not None and norm.shift is not None and _fits_int32(norm.shift, sizes):
         tensors[1] = _integer_weight(onnx, weight, largest, norm)
-        bias = norm.integer_bias(onnx, step, largest)
+        bias = _integer_bias(onnx, norm.shift, sizes)
     else:
         tensors[1] = _weight(onnx, weight, largest, norm)
     out = _float_body(onnx, node, operands, tensors, bias)
@@ -103,19 +105,17 @@ def fused_fully_connected(
     if not quantized:
         return (_float_body(onnx, node, operands, {}),)
     told = calibrated(min_calib_range, max_calib_range)
-    if channel_wise_quantize:
-        x, weight = operands[:2]
-        tensors = {0: real(onnx, x, step_of(onnx, ranges[0], x.dtype))}
-        tensors[1] = _weight(onnx, weight, _largest_by_channel(weight), _Normalization())
-    else:
-        tensors = {
-            i: real(onnx, v, step_of(onnx, r, v.dtype))
-            for i, (v, r) in enumerate(zip(operands, ranges))
-        }
-    out = _float_body(onnx, node, operands, tensors)
+    rows, tensors = _dense_operands(onnx, node, operands, ranges, channel_wise_quantize)
+    out = _float_body(onnx, node, (rows, *operands[1:]), tensors)
+    x = operands[0]
     if told is None and not enable_float_output:
-        return _as_int32(onnx, node, out, ranges[0], operands[0], ranges[1].largest(onnx))
-    return _result(onnx, node, out, told)
+        largest = ranges[1].largest(onnx)
+        made, *ends = _as_int32(onnx, node, out, ranges[0], x, largest)
+    else:
+        made, *ends = _result(onnx, node, out, told)
+    if rows is not x and not _flattens(node):
+        made = with_axes_of(onnx, made, x, int(_dense_attrs(node)["num_hidden"]))
+    return (made, *ends)
 
 
 @converts("_sg_mkldnn_selfatt_qk")
@@ -156,6 +156,83 @@ def fused_selfatt_valatt(
     sums = interleaved_matmul_selfatt_valatt(onnx, *values, heads=heads)
     told = calibrated(min_calib_range, max_calib_range)
     return _result(onnx, node, sums, told) if quantized else (sums,)
+
+
+# -- dense layers ----------------------------------------------------------------------------
+
+
+def _dense_operands(
+    onnx: OnnxModel,
+    node: Node,
+    operands: Sequence[Value],
+    ranges: Sequence[Range],
+    by_row: bool | None,
+) -> tuple[Value, dict[int, str]]:
+    """Return the data that a dense layer's body reads, and its operands as floats.
+
+    Where all steps are known, ONNX Runtime makes a layer of 8 bits of it.
+    """
+    x, weight, *biases = operands
+    steps = [step_of(onnx, r, v.dtype) for v, r in zip(operands, ranges)]
+    tensors = {0: real(onnx, x, steps[0])}
+    counted = _counted_bias(operands, steps, by_row)
+    if by_row:
+        rounded = _weight if counted is None else _integer_weight
+        tensors[1] = rounded(onnx, weight, _largest_by_channel(weight), _Norm())
+    else:
+        tensors.update({i: real(onnx, v, steps[i]) for i, v in enumerate(operands) if i})
+    if counted is None:
+        return x, tensors
+    if biases:
+        tensors[2] = _integer_bias(onnx, *counted)
+    if x.rank == 2:
+        return x, tensors
+    rows = Value(f"{x.name}/rows", (None, x.shape[-1] if x.shape else None), x.dtype)
+    axis = 1 if _flattens(node) else -1
+    tensors[0] = _as_rows(onnx, tensors[0], float(steps[0]), x.dtype, axis)
+    return rows, tensors
+
+
+def _counted_bias(
+    operands: Sequence[Value], steps: Sequence[Number], by_row: bool | None
+) -> tuple[Array, Array] | None:
+    """Return a dense layer's bias, and the sizes of the steps of data times weight.
+
+    None where they are not all known, or where int32 does not hold the bias in these steps.
+    """
+    _, weight, *biases = operands
+    known = [step for step in steps if isinstance(step, float)]
+    if len(known) < len(steps) or not all(bias.is_param for bias in biases):
+        return None
+    shift = biases[0].array.asnumpy().astype(np.float64) if biases else np.zeros(1)
+    if by_row:
+        sizes = known[0] * _steps(_largest_by_channel(weight))
+    else:
+        shift = shift * known[-1]
+        sizes = np.full(len(shift), known[0] * known[1])
+    return (shift, sizes) if _fits_int32(shift, sizes) else None
+
+
+def _as_rows(onnx: OnnxModel, data: str, step: float, dtype: str, axis: int) -> str:
+    """Return dequantised data with two axes, quantised again: nothing may come in between.
+
+    As uint8, around 128 if it has signs: processors are fast at that.
+    """
+    size = onnx.constant(step or 1.0, "float32")
+    zero = onnx.constant(128 if dtype == "int8" else 0, "uint8")
+    integers = onnx.op("QuantizeLinear", onnx.op("Flatten", data, axis=axis), size, zero)
+    return onnx.op("DequantizeLinear", integers, size, zero)
+
+
+def _flattens(node: Node) -> bool:
+    """Say whether the body's dense layer takes all axes but the first for one."""
+    return _dense_attrs(node).get("flatten", "True").lower() in {"true", "1"}
+
+
+def _dense_attrs(node: Node) -> Mapping[str, str]:
+    [dense] = (n for n in node.source["subgraphs"][0]["nodes"] if n["op"] == "FullyConnected")
+    attrs: Mapping[str, str] = dense["attrs"]
+    return attrs
 
 
 # -- inputs and results ----------------------------------------------------------------------
@@ -257,7 +334,7 @@ def _largest_by_channel(weight: Value) -> Array:
 
 
 @dataclass(frozen=True)
-class _Normalization:
+class _Norm:
     """What a batch normalization, or a bias alone, makes of each channel of a convolution.
 
     It goes into the weight and the bias: oneDNN rounds the weight afterwards, and ONNX Runtime has
@@ -271,26 +348,13 @@ class _Normalization:
         """Return the shift in float32."""
         return None if self.shift is None else onnx.constant(self.shift, "float32")
 
-    def fits_int32(self, step: float, largest: Array) -> bool:
-        """Say whether the shift can be counted in steps of data times weight."""
-        if self.shift is None:
-            return False
-        return bool((np.abs(self.shift) < 2.0**30 * step * self.steps(largest)).all())
-
-    def integer_bias(self, onnx: OnnxModel, step: float, largest: Array) -> str:
-        """Return the shift in steps of data times weight, behind a ``DequantizeLinear``."""
-        assert self.shift is not None
-        steps = step * self.steps(largest)
-        counted = onnx.constant(np.rint(self.shift / steps), "int32")
-        return onnx.op("DequantizeLinear", counted, onnx.constant(steps, "float32"), axis=0)
-
     def steps(self, largest: Array) -> Array:
         """Return the size of a step of each channel's weight; 1 where all of it is zero."""
         sizes: Array = _steps(largest) * np.where(self.factor, np.abs(self.factor), 1)
         return sizes
 
 
-def _normalization(node: Node, operands: Sequence[Value]) -> _Normalization:
+def _normalization(node: Node, operands: Sequence[Value]) -> _Norm:
     """Return the body's batch normalization, and its bias.
 
     Raises
@@ -305,10 +369,10 @@ def _normalization(node: Node, operands: Sequence[Value]) -> _Normalization:
     biases = [value for value in convolution.inputs[2:] if value.is_param]
     if norm is None:
         if len(biases) < len(convolution.inputs[2:]):
-            return _Normalization()
+            return _Norm()
         channels = operands[1].array.shape[0]
         shift = biases[0].array.asnumpy() if biases else np.zeros(channels)
-        return _Normalization(shift=shift.astype(np.float64))
+        return _Norm(shift=shift.astype(np.float64))
     for value in (*norm.inputs[1:], *convolution.inputs[2:]):
         if not value.is_param:
             raise UnsupportedOp(f"needs the numbers of {value.name!r} for its steps; pass params")
@@ -318,7 +382,7 @@ def _normalization(node: Node, operands: Sequence[Value]) -> _Normalization:
         gamma = np.ones_like(gamma)
     factor = gamma / np.sqrt(var + float(attrs["eps"]))
     bias = biases[0].array.asnumpy() if biases else 0.0
-    return _Normalization(factor, beta + (bias - mean) * factor)
+    return _Norm(factor, beta + (bias - mean) * factor)
 
 
 def _ends_in_limits(node: Node) -> bool:
@@ -330,12 +394,23 @@ def _ends_in_limits(node: Node) -> bool:
     )
 
 
+def _fits_int32(shift: Array, sizes: Array) -> bool:
+    """Say whether a bias can be counted in steps of data times weight."""
+    return bool((np.abs(shift) < 2.0**30 * sizes).all())
+
+
+def _integer_bias(onnx: OnnxModel, shift: Array, sizes: Array) -> str:
+    """Return a bias in steps of data times weight, behind a ``DequantizeLinear``."""
+    counted = onnx.constant(np.rint(shift / sizes), "int32")
+    return onnx.op("DequantizeLinear", counted, onnx.constant(sizes, "float32"), axis=0)
+
+
 def _steps(largest: Array) -> Array:
     steps: Array = np.where(largest > 0, largest, 1) / STEPS["int8"]
     return steps
 
 
-def _weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Normalization) -> str:
+def _weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Norm) -> str:
     """Return a float weight rounded to 8 bits by channel, as numbers that are computed once."""
     shape = (-1, *(1 for _ in weight.array.shape[1:]))
     steps = _steps(largest)
@@ -346,7 +421,7 @@ def _weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Normalization
     return onnx.op("Mul", integers, real_steps)
 
 
-def _integer_weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Normalization) -> str:
+def _integer_weight(onnx: OnnxModel, weight: Value, largest: Array, norm: _Norm) -> str:
     """Return the same behind a ``DequantizeLinear``, for a layer that computes in 8 bits."""
     shape = (-1, *(1 for _ in weight.array.shape[1:]))
     read: Value | str = weight

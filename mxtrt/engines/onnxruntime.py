@@ -33,6 +33,7 @@ except ImportError as error:
         f"engine='onnxruntime' needs the package onnxruntime: {error}"
     ) from error
 
+from ._eight_bits import with_unsigned_data
 from ._integers import COMPARISONS, SUMS, with_right_integers
 from ._layout import Arrays, lay_out
 
@@ -171,7 +172,7 @@ def build(
     """Build a session; see `Builder.build`."""
     start, given = time.perf_counter(), options.session_options
     arrays: Arrays = {name: numpy_view(array) for name, array in weights.items()}
-    proto = with_right_integers(proto, WRONG_INTEGERS)
+    proto = with_unsigned_data(with_right_integers(proto, WRONG_INTEGERS))
     session = None
     if all(name.startswith(RUN_SETTINGS) for name in given):
         try:

@@ -32,10 +32,14 @@ def with_unsigned_data(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     model = onnx.ModelProto()
     model.CopyFrom(proto)
+    signed = {node.input[2] for node in _pairs(model.graph)}
     for node in _pairs(model.graph):
         node.input[2] = MIDDLE
-    middle = numpy_helper.from_array(np.array(128, np.uint8), MIDDLE)
-    model.graph.initializer.append(middle)
+    signed.difference_update(name for node in model.graph.node for name in reads(node))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in signed]
+    kept.append(numpy_helper.from_array(np.array(128, np.uint8), MIDDLE))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
     return model
 
 

@@ -19,6 +19,8 @@ from pages import (
     without_measurements,
 )
 
+from mxtrt.timing import geometric_mean
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "examples/digits/README.md").read_text(encoding="utf-8")
 
@@ -111,3 +113,18 @@ def test_the_speeds_on_the_cpu_are_those_that_were_measured(
 
     for row in zoo.overall(results("zoo_batch1.json")):
         assert f"| {' | '.join(row)} |" in README
+
+
+def test_the_speeds_of_other_models_are_those_that_were_measured() -> None:
+    rows = results("known_models.json")
+    gains = [row["ms"]["MXNet"] / row["ms"]["mxtrt"] for row in rows]
+    slowest = min(zip(gains, (row["model"] for row in rows)))
+    assert slowest[1] == "gluoncv/resnet50_v1_int8"
+    said = (
+        f"And {len(rows)} others of [the models that are known to work](docs/models.md), "
+        "detectors, segmentation, video, language and models of 8 bits: "
+        f"{geometric_mean(gains):.2f} times MXNet's speed (geometric mean; least "
+        f"{slowest[0]:.2f}, a ResNet-50 of 8 bits; most {max(gains):.2f}), by "
+        "`benchmarks/known_models.py`."
+    )
+    assert said in " ".join(README.split())

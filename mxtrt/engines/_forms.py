@@ -24,6 +24,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from ..onnx_model import graphs
+from ._replacement import Replacement, replace_nodes
 
 Weights = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -66,21 +67,18 @@ def with_right_forms(
     model.CopyFrom(proto)
     types = _types(shape_inference.infer_shapes(proto))
     names: set[str] = set()
-    added: dict[str, Any] = {}
+    known = dict(weights)
     for graph in list(graphs(model.graph)):
         kept: list[NodeProto] = []
         for node in graph.node:
-            form = _Form(graph, node, types, weights)
+            form = _Form(graph, node, types, known)
             write = _FORMS.get(node.op_type)
             is_written = write is not None and write(form)
             kept.extend(form.nodes if is_written else [node])
             names.update(part.name for part in form.nodes if part.name != node.name)
-            added.update(form.weights)
         if any(node.op_type in _FORMS for node in graph.node):
-            copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
-            del graph.node[:]
-            graph.node.extend(copies)
-    return model, {**weights, **added}, frozenset(names)
+            replace_nodes(graph, kept)
+    return model, known, frozenset(names)
 
 
 def misread_nodes(proto: onnx.ModelProto) -> dict[str, str]:
@@ -111,65 +109,37 @@ def _types(proto: onnx.ModelProto) -> dict[str, int]:
     return types
 
 
-class _Form:
-    """The nodes that take the place of one, which are written by ``op``."""
+class _Form(Replacement):
+    """The nodes that take the place of one, with what is known of it."""
 
     def __init__(
-        self, graph: onnx.GraphProto, node: NodeProto, types: Mapping[str, int], weights: Weights
+        self,
+        graph: onnx.GraphProto,
+        node: NodeProto,
+        types: Mapping[str, int],
+        weights: dict[str, Any],
     ) -> None:
-        self.node, self._label = node, node.name or node.output[0]
-        self.nodes: list[NodeProto] = []
-        self.weights: dict[str, Any] = {}
+        super().__init__(graph, node, weights)
         self.attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         self.kind = types.get(node.input[0], 0) if node.input else 0
-        self._graph, self._types, self._weights = graph, types, weights
+        self._types = types
 
     def kind_of(self, name: str) -> int:
         return self._types.get(name, 0)
 
     def number(self, name: str) -> int | None:
         """Return the value of a constant; None where `name` is none."""
-        found = (t for t in self._graph.initializer if t.name == name)
-        return next((int(numpy_helper.to_array(t)) for t in found), None)
-
-    def in_float32(self, name: str) -> str | None:
-        """Return a constant in float32; None where `name` is none."""
-        tensor = next((t for t in self._graph.initializer if t.name == name), None)
-        if tensor is None:
-            return None
-        wide = f"{name}/float32"
-        if any(t.name == wide for t in self._graph.initializer):
-            return wide
-        if name not in self._weights:
-            array = numpy_helper.to_array(tensor).astype(np.float32)
-            self._graph.initializer.append(numpy_helper.from_array(array, wide))
-            return wide
-        self.weights[wide] = self._weights[name].astype(np.float32)
-        copy = TensorProto()
-        copy.CopyFrom(tensor)
-        copy.name, copy.data_type = wide, TensorProto.FLOAT
-        self._graph.initializer.append(copy)
-        return wide
-
-    def op(self, op_type: str, *inputs: str, **attrs: Any) -> str:
-        name = f"{self._label}/{op_type}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attrs))
-        return name
+        tensor = self.tensor(name)
+        return None if tensor is None else int(numpy_helper.to_array(tensor))
 
     def constant(self, value: Any, kind: int | None = None) -> str:
-        dtype = helper.tensor_dtype_to_np_dtype(self.kind if kind is None else kind)
-        name = f"{self._label}/constant{len(self._graph.initializer)}"
-        array = np.asarray(value, dtype)
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
+        """Return the name of a new constant, by default of the type that the node reads."""
+        return self.array(
+            value, helper.tensor_dtype_to_np_dtype(self.kind if kind is None else kind)
+        )
 
     def ints(self, values: Any) -> str:
-        return self.constant(list(values), TensorProto.INT64)
-
-    def result(self) -> bool:
-        """Let the last node make what the old one made."""
-        self.nodes[-1].output[0] = self.node.output[0]
-        return True
+        return self.array(list(values), np.int64)
 
 
 def _remainder(form: _Form) -> bool:

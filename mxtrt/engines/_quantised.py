@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import NodeProto, TensorProto, numpy_helper, shape_inference
 
 from ..onnx_model import graphs, reads
+from ._replacement import Replacement, replace_nodes
 
 Weights = Mapping[str, "np.ndarray[Any, Any]"]
 
-LIMITS = {TensorProto.INT8: (-128, 127), TensorProto.UINT8: (0, 255)}
+LIMITS: dict[int, tuple[int, int]] = {TensorProto.INT8: (-128, 127), TensorProto.UINT8: (0, 255)}
 PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -99,9 +100,8 @@ def in_floats(
         for node in graph.node:
             written = floats.write(node) if node.op_type in PAIR else [node]
             names.update(part.name for part in written if node.op_type == "QuantizeLinear")
-            kept.extend(NodeProto.FromString(part.SerializeToString()) for part in written)
-        del graph.node[:]
-        graph.node.extend(kept)
+            kept.extend(written)
+        replace_nodes(graph, kept)
     _drop_unread(model, known)
     return model, known, frozenset(names)
 
@@ -125,79 +125,53 @@ class _Floats:
         self, graph: onnx.GraphProto, weights: dict[str, Any], ranks: Mapping[str, int]
     ) -> None:
         self._graph, self._weights, self._ranks = graph, weights, ranks
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         ends = (*graph.input, *graph.output)
         self._integers = {info.name: _kind(info) for info in ends if _kind(info) in LIMITS}
-        self._node, self._nodes = NodeProto(), list[NodeProto]()
 
     def write(self, node: NodeProto) -> list[NodeProto]:
         """Return the nodes that take the place of one."""
-        self._node, self._nodes = node, []
+        made = Replacement(self._graph, node, self._weights)
+        zero = made.tensor(node.input[2]) if len(node.input) > 2 else None
         write = self._quantised if node.op_type == "QuantizeLinear" else self._real
-        write(node.input[0], self._along(node.input[1]), self._zero())
-        self._nodes[-1].output[0] = node.output[0]
-        return self._nodes
+        write(made, self._along(made), zero)
+        made.result()
+        return made.nodes
 
-    def _quantised(self, x: str, step: str, zero: float) -> None:
-        number = self._tensors.get(self._node.input[2]) if len(self._node.input) > 2 else None
-        low, high = LIMITS[number.data_type if number is not None else TensorProto.UINT8]
-        whole = self._op("Round", self._op("Div", x, step))
-        if zero:
-            whole = self._op("Add", whole, self._constant(zero))
-        self._op("Clip", whole, self._constant(low), self._constant(high))
-        if self._node.output[0] in self._integers:
-            self._op("Cast", self._nodes[-1].output[0], to=self._integers[self._node.output[0]])
+    def _quantised(self, made: Replacement, step: str, zero: TensorProto | None) -> None:
+        node = made.node
+        low, high = LIMITS[zero.data_type if zero is not None else TensorProto.UINT8]
+        whole = made.op("Round", made.op("Div", node.input[0], step))
+        if _value(zero):
+            whole = made.op("Add", whole, made.array(_value(zero), np.float32))
+        ends = (made.array(end, np.float32) for end in (low, high))
+        whole = made.op("Clip", whole, *ends)
+        if node.output[0] in self._integers:
+            made.op("Cast", whole, to=self._integers[node.output[0]])
 
-    def _real(self, x: str, step: str, zero: float) -> None:
+    def _real(self, made: Replacement, step: str, zero: TensorProto | None) -> None:
+        x = made.node.input[0]
         if x in self._integers:
-            x = self._op("Cast", x, to=TensorProto.FLOAT)
-        elif x in self._tensors:
-            x = self._in_float32(x)
-        if zero:
-            x = self._op("Sub", x, self._constant(zero))
-        self._op("Mul", x, step)
+            x = made.op("Cast", x, to=TensorProto.FLOAT)
+        else:
+            x = made.in_float32(x) or x
+        if _value(zero):
+            x = made.op("Sub", x, made.array(_value(zero), np.float32))
+        made.op("Mul", x, step)
 
-    def _along(self, step: str) -> str:
+    def _along(self, made: Replacement) -> str:
         """Return the steps of channels along the axis that they are of."""
-        tensor = self._tensors.get(step)
+        x, step = made.node.input[0], str(made.node.input[1])
+        tensor = made.tensor(step)
         if tensor is None or int(np.prod(tensor.dims)) == 1:
             return step
-        given = {a.name: a.i for a in self._node.attribute}
-        rank = self._ranks[self._node.input[0]]
-        shape = [1] * rank
-        shape[given.get("axis", 1) % rank] = -1
-        return self._op("Reshape", step, self._constant(shape, np.int64))
+        given = {a.name: a.i for a in made.node.attribute}
+        shape = [1] * self._ranks[x]
+        shape[given.get("axis", 1) % self._ranks[x]] = -1
+        return made.op("Reshape", step, made.array(shape, np.int64))
 
-    def _zero(self) -> float:
-        tensor = self._tensors.get(self._node.input[2]) if len(self._node.input) > 2 else None
-        return float(numpy_helper.to_array(tensor).flat[0]) if tensor is not None else 0.0
 
-    def _in_float32(self, name: str) -> str:
-        wide = f"{name}/float32"
-        if wide not in self._tensors:
-            tensor = self._tensors[name]
-            if name in self._weights:
-                self._weights[wide] = self._weights[name].astype(np.float32)
-                copy = TensorProto()
-                copy.CopyFrom(tensor)
-                copy.name, copy.data_type = wide, TensorProto.FLOAT
-            else:
-                array = numpy_helper.to_array(tensor).astype(np.float32)
-                copy = numpy_helper.from_array(array, wide)
-            self._tensors[wide] = copy
-            self._graph.initializer.append(copy)
-        return wide
-
-    def _op(self, op_type: str, *inputs: str, **attrs: Any) -> str:
-        label = self._node.name or self._node.output[0]
-        name = f"{label}/{op_type}"
-        self._nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attrs))
-        return name
-
-    def _constant(self, value: Any, dtype: Any = np.float32) -> str:
-        name = f"{self._node.name or self._node.output[0]}/constant{len(self._graph.initializer)}"
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
+def _value(zero: TensorProto | None) -> float:
+    return float(numpy_helper.to_array(zero).flat[0]) if zero is not None else 0.0
 
 
 def _kind(info: onnx.ValueInfoProto) -> int:

@@ -7,6 +7,7 @@
 ``_fatal.py``         what TensorRT 8 must not see
 ``_forms.py``         operators in forms that the parser gets right
 ``_quantised.py``     quantised tensors, as floats
+``_replacement.py``   nodes in the place of one
 ``_refit.py``         other weights for a plan
 ``_stored.py``        a plan from the store, or built and put there
 ``_precision.py``     which operators stay in float32

@@ -63,6 +63,8 @@ def _decoded(attrs: Mapping[str, str]) -> Shape:
         code = codes.pop(0)
         if code == -2:  # all axes that are left
             return None
+        if code == -4 and len(codes) < 2:  # MXNet refuses it when it knows the data
+            return None
         parts = [codes.pop(0), codes.pop(0)] if code == -4 else [code]
         sizes += [size if size > 0 else None for size in parts]
     return tuple(reversed(sizes) if is_reversed else sizes) or None

@@ -137,6 +137,8 @@ def _decode(x: Value, shape: tuple[int, ...], reverse: bool) -> list[Size]:
             sizes += sizes_of(x, rest)
             source += len(rest)
         elif code == -4:
+            if len(codes) < index + 3:
+                raise UnsupportedOp(f"shape={shape} has no two sizes behind its -4")
             sizes += split_sizes(x, source, *codes[index + 1 : index + 3])
             index += 2
             source += 1

@@ -32,8 +32,9 @@ def with_unsigned_data(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    signed = {node.input[2] for node in _pairs(model.graph)}
-    for node in _pairs(model.graph):
+    pairs = _pairs(model.graph)
+    signed = {node.input[2] for node in pairs}
+    for node in pairs:
         node.input[2] = MIDDLE
     signed.difference_update(name for node in model.graph.node for name in reads(node))
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in signed]

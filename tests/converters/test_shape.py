@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import (
+    ENGINE,
     check_any_rank,
     check_operator,
     check_refused,
@@ -316,3 +317,16 @@ def test_refusals() -> None:
         mx.sym.cast_storage(DATA, stype="csr"), {"data": (2, 3)}, "stype='csr' makes a sparse array"
     )
     check_refused(mx.sym.Reshape(DATA, shape=(-2, -1)), {"data": (2, 3)}, "a -1 behind -2 or -4")
+
+
+@pytest.mark.parametrize(
+    ("shape", "reverse"), [((0, -4), False), ((-4, 2), False), ((-4, 2, 3, 0), True)]
+)
+def test_codes_without_their_sizes(shape: tuple[int, ...], reverse: bool) -> None:
+    """MXNet refuses them as well, as soon as it knows the data."""
+    symbol = mx.sym.Reshape(mx.sym.var("x"), shape=shape, reverse=reverse)
+    report = mxtrt.explain(symbol, engine=ENGINE, min_subgraph_size=1)
+    [reason] = report.left.values()
+    assert "has no two sizes behind its -4" in reason
+    with pytest.raises(mxtrt.errors.ShapesDisagree):
+        mxtrt.explain(symbol, shapes={"x": (4, 6)}, engine=ENGINE, min_subgraph_size=1)

@@ -1,9 +1,12 @@
-"""Forks, and the end of the process, while MXNet has work queued that engines run.
+"""Threads, forks, and the end of the process, while MXNet has work queued that engines run.
 
 Before a fork MXNet waits for its threads. Those that run an engine need the interpreter's lock,
 which the forking thread holds: both would wait for ever. So the work is finished before, and other
 threads begin no call meanwhile; nor do they hold a lock then that the child could not open, nor
 wait inside of MXNet, where the child would wait for them.
+
+MXNet binds one executor at a time, or dies: its passes over the graph share what they look for
+(apache/mxnet#20296). So those that bind in several threads do it one after another.
 
 Waiting for all of MXNet's work takes its errors off the outputs; the next call raises what was
 taken, so that no wrong output goes unnoticed.
@@ -88,6 +91,7 @@ calls = _Calls()
 reads = _Gate()
 """A context in which a thread waits for MXNet: a child, in which it is no more, could wait for
 it, in the C library, when it tells those that wait."""
+_binding = threading.RLock()
 
 
 def connect() -> None:
@@ -96,7 +100,10 @@ def connect() -> None:
     atexit.register(_at_exit)
     import mxnet as mx
 
-    mx.executor.Executor.forward = _as_call(mx.executor.Executor.forward)
+    Executor, Symbol = mx.executor.Executor, mx.sym.Symbol
+    Executor.forward = _as_call(Executor.forward)
+    for owner, name in ((Symbol, "bind"), (Symbol, "simple_bind"), (Executor, "reshape")):
+        setattr(owner, name, _one_at_a_time(getattr(owner, name)))
     for name in ("asnumpy", "wait_to_read", "_sync_copyfrom"):
         setattr(mx.nd.NDArray, name, _as_read(getattr(mx.nd.NDArray, name)))
 
@@ -108,6 +115,15 @@ def _as_call(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
 
     return call
+
+
+def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def bind(*args: Any, **kwargs: Any) -> Any:
+        with calls, _binding:
+            return method(*args, **kwargs)
+
+    return bind
 
 
 def _as_read(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,8 +178,8 @@ def _go_on() -> None:
 
 
 def _in_child() -> None:
-    global _untold
-    _untold = None  # the parent is told
+    global _binding, _untold
+    _binding, _untold = threading.RLock(), None  # the parent is told
     calls.inside.clear()
     reads.inside.clear()
     _go_on()

@@ -495,6 +495,36 @@ def test_engines_run_several_calls_at_once() -> None:
     assert (code, out, errors) == (0, "[] [0, 0, 0] 1600\n", "")
 
 
+def test_executors_bound_in_threads_and_a_fork() -> None:
+    """MXNet dies of two that are bound at once; the fork waits for those that are being bound."""
+    code, out, errors = process(
+        """
+        done, ends = threading.Event(), []
+
+        def serve(size):
+            while not done.is_set():
+                own = symbol.bind(mx.cpu(), {"data": x[:size]})
+                ends.append(np.allclose(own.forward()[0].asnumpy(), expected[:size], 1e-4, 1e-5))
+                other = symbol.simple_bind(mx.cpu(), grad_req="null", data=(size, 128))
+                other = other.reshape(allow_up_sizing=True, data=(2, 128))
+                ends.append(other.arg_dict["data"].shape == (2, 128))
+
+        threads = [threading.Thread(target=serve, args=(i + 1,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        children = [status(child_of(lambda: right(block(x)))) for _ in range(20)]
+        time.sleep(0.5)
+        done.set()
+        for thread in threads:
+            thread.join()
+        print(len(ends) > 16, all(ends), set(children))
+        """,
+        OPTIMIZED,
+        workers=8,
+    )
+    assert (code, out, errors) == (0, "True True {0}\n", "")
+
+
 def test_ten_thousand_calls_take_no_memory() -> None:
     """What grows for a while is malloc's: threads free what others took. 4 MB are 400 B a call."""
     code, out, errors = process(

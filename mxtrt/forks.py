@@ -3,7 +3,9 @@
 Before a fork MXNet waits for its threads. Those that run an engine need the interpreter's lock,
 which the forking thread holds: both would wait for ever. So the work is finished before, and other
 threads begin no call meanwhile; nor do they hold a lock then that the child could not open, nor
-wait inside of MXNet, where the child would wait for them.
+wait inside of MXNet, where the child would wait for them. ONNX Runtime's own threads look for work
+for a while after a call, and lock their queues for it: a child would wait for ever at the lock of
+one that is no more. So the fork waits until they sleep.
 
 MXNet binds one executor at a time, or dies: its passes over the graph share what they look for
 (apache/mxnet#20296). So those that bind in several threads do it one after another.
@@ -21,7 +23,8 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -29,6 +32,7 @@ from . import _bridge  # and not MXNet, whose import needs this module
 
 PATIENCE = 30.0  # seconds to wait for calls of other threads, which may be building an engine
 READING = 1.0  # seconds to wait for threads that read what is computed: they have to wake up
+SPINNING = 1.0  # seconds to wait for threads that look for work
 GLANCE = 0.0005  # seconds between looks
 
 _untold: Exception | None = None  # what a call before a fork failed with
@@ -92,6 +96,17 @@ reads = _Gate()
 """A context in which a thread waits for MXNet: a child, in which it is no more, could wait for
 it, in the C library, when it tells those that wait."""
 _binding = threading.RLock()
+_workers: set[str] = set()  # the numbers of threads that others made to work for them
+
+TASKS = "/proc/self/task"
+
+
+@contextmanager
+def noting_workers() -> Iterator[None]:
+    """Note the threads that are begun meanwhile: a fork waits until they sleep."""
+    before = set(os.listdir(TASKS))
+    yield
+    _workers.update(set(os.listdir(TASKS)) - before)
 
 
 def connect() -> None:
@@ -100,9 +115,9 @@ def connect() -> None:
     atexit.register(_at_exit)
     import mxnet as mx
 
-    Executor, Symbol = mx.executor.Executor, mx.sym.Symbol
-    Executor.forward = _as_call(Executor.forward)
-    for owner, name in ((Symbol, "bind"), (Symbol, "simple_bind"), (Executor, "reshape")):
+    executor, symbol = mx.executor.Executor, mx.sym.Symbol
+    executor.forward = _as_call(executor.forward)
+    for owner, name in ((symbol, "bind"), (symbol, "simple_bind"), (executor, "reshape")):
         setattr(owner, name, _one_at_a_time(getattr(owner, name)))
     for name in ("asnumpy", "wait_to_read", "_sync_copyfrom"):
         setattr(mx.nd.NDArray, name, _as_read(getattr(mx.nd.NDArray, name)))
@@ -158,6 +173,23 @@ def _before() -> None:
         calls.close(PATIENCE)
         _untold = _finish() or _untold
         reads.close(READING)  # not earlier: a custom operator reads while it computes
+        end = time.monotonic() + SPINNING
+        while _any_awake() and time.monotonic() < end:
+            time.sleep(GLANCE)
+
+
+def _any_awake() -> bool:
+    """Say whether a noted thread is at work."""
+    for thread in sorted(_workers):
+        try:
+            with open(f"{TASKS}/{thread}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except OSError:  # it is no more
+            _workers.discard(thread)
+            continue
+        if state != b"S":
+            return True
+    return False
 
 
 def _finish() -> Exception | None:
@@ -182,6 +214,7 @@ def _in_child() -> None:
     _binding, _untold = threading.RLock(), None  # the parent is told
     calls.inside.clear()
     reads.inside.clear()
+    _workers.clear()
     _go_on()
 
 

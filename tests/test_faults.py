@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -213,6 +214,40 @@ def test_nobody_waits_in_mxnet_during_a_fork() -> None:
         thread.join()
     assert seen == [set()] * 100
     assert forks.reads.inside == {}
+
+
+def test_a_fork_waits_until_workers_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's lock their queues while they look for work, 40 ms long after a call."""
+    monkeypatch.setattr(forks, "_workers", set())
+    monkeypatch.setattr(forks, "is_used", True)
+    monkeypatch.setattr(forks, "SPINNING", 30)
+
+    def work() -> None:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000)  # without the interpreter's lock
+
+    thread = threading.Thread(target=work)
+    with forks.noting_workers():
+        thread.start()
+    while not forks._any_awake():
+        assert thread.is_alive()
+    forks._before()
+    forks._go_on()
+    thread.join(1)
+    assert not thread.is_alive()
+    assert not forks._any_awake()
+    assert forks._workers == set()  # it is no more
+
+
+def test_sessions_note_their_workers() -> None:
+    code, out, errors = process(
+        """
+        from mxtrt import forks
+        print(len(forks._workers))
+        print(status(child_of(lambda: forks._workers == set() and right(block(x)))))
+        """,
+        OPTIMIZED.replace("(net, x)", '(net, x, session_options={"intra_op_num_threads": 3})'),
+    )
+    assert (code, out, errors) == (0, "2\n0\n", "")
 
 
 def test_failed_calls_are_told_after_a_fork() -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from .. import forks
 from ..arrays import TYPE_FLAGS, numpy_view, return_freed_memory
 from ..errors import BadOption, EngineError, EngineNotAvailable, nearest
 from ..onnx_model import graphs
@@ -217,12 +218,13 @@ def _load(
     content: bytes, settings: ort.SessionOptions, disabled: Sequence[str] = ()
 ) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(
-            content,
-            settings,
-            providers=PROVIDERS,
-            disabled_optimizers=[*WRONG_OPTIMIZERS, *disabled],
-        )
+        with forks.noting_workers():
+            return ort.InferenceSession(
+                content,
+                settings,
+                providers=PROVIDERS,
+                disabled_optimizers=[*WRONG_OPTIMIZERS, *disabled],
+            )
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load the part: {_sentence(error)}") from error
 

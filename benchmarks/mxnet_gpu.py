@@ -59,7 +59,7 @@ def measure(model: str, batch: int, seconds: float) -> dict[str, Any]:
         bound.forward(is_train=False)[0].wait_to_read()
     [engine] = engines(optimized)
     [(_, plan)] = engine._plans[0]
-    [used] = [c for c in plan._on_streams.values() if c.addresses]  # those of MXNet's own stream
+    used = next(c for c in plan._on_streams.values() if c.addresses)  # one of MXNet's own streams
     with plan.gpu as device:
         stream, context = device.stream(), plan.engine.create_execution_context()
         for name, address in used.addresses.items():

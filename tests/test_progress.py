@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from test_tensorrt import FakeLogger, build, convnet, needs_rtx
 
-from mxtrt.engines import _network, _nvidia, _progress
+from mxtrt.engines import _nvidia, _progress, _settings
 from mxtrt.errors import EngineError
 from mxtrt.options import Options
 
@@ -146,9 +146,9 @@ def test_ctrl_c_of_a_program_with_a_handler_of_its_own():
 def test_a_timing_cache_that_cannot_be_written(tmp_path, caplog):
     cache = SimpleNamespace(serialize=lambda: b"timings")
     api = SimpleNamespace(timing_cache=b"")
-    _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "cache")))
+    _settings.keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "cache")))
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert (tmp_path / "cache").read_bytes() == b"timings"
     with caplog.at_level(logging.WARNING, "mxtrt"):
-        _network._keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "no" / "x")))
+        _settings.keep_timing_cache(api, cache, Options(timing_cache=str(tmp_path / "no" / "x")))
     assert "cannot be written" in caplog.text

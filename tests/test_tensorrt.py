@@ -30,7 +30,16 @@ import mxtrt
 from mxtrt import cli, pipeline
 from mxtrt import partition as partition_module
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _contexts, _cuda, _execution, _network, _nvidia, _precision, tensorrt
+from mxtrt.engines import (
+    _contexts,
+    _cuda,
+    _execution,
+    _network,
+    _nvidia,
+    _precision,
+    _settings,
+    tensorrt,
+)
 from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
@@ -297,14 +306,31 @@ def test_settings_of_the_builder():
         version_compatible=True, hardware_compatible=True,
     )  # fmt: skip
     builder = SimpleNamespace(num_DLA_cores=2)
-    _network._configure_machine(SimpleNamespace(module=trt), builder, config, options)
+    _settings.configure_machine(SimpleNamespace(module=trt), builder, config, options)
     assert flags == list(names)
     assert sources == [0b101]
     assert (config.default_device_type, config.DLA_core) == ("DLA", 1)
     assert config.hardware_compatibility_level == "AMPERE_PLUS"
     bare = SimpleNamespace()
-    _network._configure_machine(SimpleNamespace(module=trt), builder, bare, read_options())
+    _settings.configure_machine(SimpleNamespace(module=trt), builder, bare, read_options())
     assert not vars(bare)
+
+
+@pytest.mark.parametrize(
+    "known", [(), ("FASTER_DYNAMIC_SHAPES_0805",), ("PROFILE_SHARING_0806", "ANOTHER")]
+)
+def test_what_versions_offer_is_asked_for(known: tuple[str, ...]) -> None:
+    trt = SimpleNamespace(
+        PreviewFeature=SimpleNamespace(**{name: name for name in known}),
+        ProfilingVerbosity=SimpleNamespace(DETAILED="DETAILED"),
+    )
+    if not known:
+        del trt.PreviewFeature
+    api = SimpleNamespace(module=trt, has_flag=lambda flag: False, strongly_typed=True)
+    asked: dict[str, bool] = {}
+    config = SimpleNamespace(set_preview_feature=asked.__setitem__)
+    _settings.configure(api, config, None, read_options(), ())
+    assert asked == {name: True for name in known if name != "ANOTHER"}
 
 
 @needs_rtx
@@ -822,7 +848,7 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
     network = _network.Network(definition, None, frozenset({"norm/Pow"}), has_float16)
     found: set = set()
     config = SimpleNamespace(set_flag=found.add)
-    _network._lower_precision(SimpleNamespace(module=trt), config, network, precision)
+    _settings.lower_precision(SimpleNamespace(module=trt), config, network, precision)
     assert found == flags
     assert [layer.name for layer in layers if layer.precision == "float32"] == pinned
     assert [layer.name for layer in layers if layer.types] == pinned
@@ -896,7 +922,13 @@ class FakeGpu:
 
     def stream(self):
         self._require_current()
-        return SimpleNamespace(handle=id(self), synchronize=lambda: None)
+        return SimpleNamespace(
+            handle=id(self), synchronize=lambda: None, wait_for_event=lambda event: None
+        )
+
+    def event(self):
+        self._require_current()
+        return SimpleNamespace(record=lambda stream: None)
 
     def device_memory(self, nbytes):
         self._require_current()

@@ -6,6 +6,7 @@ on the GPU are used where they lie, on MXNet's own stream, with one `StreamConte
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from ..errors import EngineError
 from ..graph import format_shape
 from ._activations import Activations, give_memory, of_stream
 from ._cuda import Gpu, Graph, error_name
+from ._halves import Halves, halves_if_faster, worth_halving
 from ._nvidia import failed
 
 if TYPE_CHECKING:
@@ -53,9 +55,10 @@ class Lane:
         self.context = plan.new_context(self.handle)
         self.inputs = [Staging(self.gpu, tensor) for tensor in plan.inputs]
         self.outputs = [Staging(self.gpu, tensor) for tensor in plan.outputs]
-        self._shapes: Shapes = ()
+        self.shapes: Shapes = ()
         self._calls = 0  # with these shapes
         self._graph: Graph | None = None
+        self._halves: Halves | None = None
         self._transfer: Transfer | None = None
         self._memory = 0  # the address of the activations
         activations.join()
@@ -69,41 +72,59 @@ class Lane:
         """Copy in, run, copy out and wait; the GPU must be current."""
         self._use_activations()
         shapes = tuple(buffer.shape for buffer in inputs)
-        if shapes != self._shapes or self._transfer is None:
+        if shapes != self.shapes or self._transfer is None:
             self._prepare(shapes, inputs, outputs)
-        assert self._transfer is not None
         sources = [staging.source(buffer) for staging, buffer in zip(self.inputs, inputs)]
         targets = [staging.target(buffer) for staging, buffer in zip(self.outputs, outputs)]
-        if self._graph is not None:
-            status = self._transfer.replay(sources, self._graph.handle, targets)
-        else:
-            status = self._transfer.upload(sources)
-            if not status and not self._enqueue():
-                raise self.plan.not_enqueued()
-            status = status or self._transfer.download(targets)
-        if status:
-            raise EngineError(f"{self.gpu} failed: {error_name(status)}")
+        self._run(sources, targets, self._halves)
         for staging, buffer in zip(self.outputs, outputs):
             staging.convert(buffer)
         self._calls += 1
         if self._calls == CALLS_BEFORE_GRAPH:
-            self._graph = self.plan.graph_if_faster(shapes, self._enqueue, self.stream)
+            self._choose(sources, targets)
+
+    def _run(self, sources: list[int], targets: list[int], halves: Halves | None) -> None:
+        transfer = self._transfer
+        assert transfer is not None
+        if halves is not None:
+            status = halves.run(sources) or transfer.download(targets)
+        elif self._graph is not None:
+            status = transfer.replay(sources, self._graph.handle, targets)
+        else:
+            status = transfer.upload(sources)
+            if not status and not self.enqueue():
+                raise self.plan.not_enqueued()
+            status = status or transfer.download(targets)
+        if status:
+            raise EngineError(f"{self.gpu} failed: {error_name(status)}")
+
+    def _choose(self, sources: list[int], targets: list[int]) -> None:
+        """Choose the fastest way to run calls with these shapes."""
+        self._graph = self.plan.graph_if_faster(self.shapes, self.enqueue, self.stream)
+        if not (worth_halving(self) and self.plan.rows_are_alone):
+            return
+        run = functools.partial(self._run, sources, targets)
+        self._halves = halves_if_faster(self, run, self.plan.halves_are_faster)
+        self._drop_graph()  # it is of the shapes before, and there were others since
+        if self._halves is None:
+            self._graph = self.plan.graph_if_faster(self.shapes, self.enqueue, self.stream)
 
     def close(self) -> None:
         """Free everything; the GPU must be current."""
         self._drop_graph()
-        self._transfer = self.context = None
+        self._halves = self._transfer = self.context = None
         self.activations.leave()
         for staging in (*self.inputs, *self.outputs):
             staging.close()
         self.stream = None
 
     def _prepare(self, shapes: Shapes, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-        self._shapes, self._calls, self._transfer = (), 0, None
+        self.shapes, self._calls, self._transfer = (), 0, None
         self._drop_graph()
+        self._end_halves()
         for staging, shape in zip(self.inputs, shapes):
             staging.reserve(shape, self.context)
-        set_input_shapes(self.plan, self.context, shapes)
+        self.set_shapes(shapes)
         for staging, buffer in zip(self.outputs, outputs):
             check_output_shape(self.context, staging.tensor, buffer)
             staging.reserve(buffer.shape, self.context)
@@ -113,26 +134,37 @@ class Lane:
             [staging.place() for staging in self.inputs],
             [staging.place() for staging in self.outputs],
         )
-        self._shapes = shapes
+        self.shapes = shapes
+
+    def set_shapes(self, shapes: Shapes) -> None:
+        """Tell the context the shapes of the inputs; see `set_input_shapes`."""
+        set_input_shapes(self.plan, self.context, shapes)
 
     def _use_activations(self) -> None:
         """Take the memory where it is now: another plan may have needed more of it."""
         address = self.activations.reserve(self.plan.activation_bytes)
         if address != self._memory and self.plan.activation_bytes:
             self._drop_graph()
+            self._end_halves()
             give_memory(self.context, address, self.plan.activation_bytes)
             self._memory, self._calls = address, 0
 
     def forget(self) -> None:
         """Prepare anew at the next call: the context's shapes are going to be changed."""
-        self._shapes = ()
+        self.shapes = ()
 
     def _drop_graph(self) -> None:
         if self._graph is not None:
             self._graph.close()
             self._graph = None
 
-    def _enqueue(self) -> bool:
+    def _end_halves(self) -> None:
+        if self._halves is not None:
+            self._halves.end()
+            self._halves = None
+
+    def enqueue(self) -> bool:
+        """Enqueue the engine; return whether that worked."""
         return bool(self.context.execute_async_v3(self.handle))
 
 
@@ -160,6 +192,12 @@ class Staging:
             if not context.set_tensor_address(self.tensor.name, int(self._device)):
                 raise EngineError(f"TensorRT does not take the address of {self.tensor.name!r}")
         self._host = self._pinned[:nbytes].view(dtype).reshape(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The present shape."""
+        shape: tuple[int, ...] = self._host.shape
+        return shape
 
     def place(self) -> tuple[int, int, int]:
         """Return the pinned address, the device's address and the bytes of the present shape."""

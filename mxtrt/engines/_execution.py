@@ -5,6 +5,7 @@ An execution context serves one call at a time; ``_contexts.py`` has the two kin
 
 from __future__ import annotations
 
+import functools
 import logging
 import statistics
 import threading
@@ -52,6 +53,9 @@ class LoadedPlan:
         How many calls with arrays on the CPU may run at once.
     cuda_graph : bool, optional
         Whether to replay a captured CUDA graph; None measures which is faster.
+    rows_are_alone : callable, optional
+        Says whether each row of the outputs depends on the same row of the inputs only; it is asked
+        once, for batches that are large.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class LoadedPlan:
         *,
         lanes: int = 4,
         cuda_graph: bool | None = None,
+        rows_are_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.api, self.gpu, self.max_lanes = api, gpu, lanes
         self._idle: list[Lane] = []
@@ -88,6 +93,8 @@ class LoadedPlan:
         self.activation_bytes = needed_bytes(self.engine)
         self.cuda_graph = cuda_graph
         self._graph_is_faster: dict[Shapes, bool] = {}
+        self.halves_are_faster: dict[Shapes, bool] = {}
+        self._ask_rows = rows_are_alone
         self._one_context = not (self.is_static or api.shares_profiles)
         if self._one_context:
             self.max_lanes = 1
@@ -100,6 +107,11 @@ class LoadedPlan:
             return
         with self.gpu, self._lane() as lane:
             lane.run(inputs, outputs)
+
+    @functools.cached_property
+    def rows_are_alone(self) -> bool:
+        """Whether a batch can be run in parts."""
+        return not self.is_static and self._ask_rows()
 
     @property
     def has_one_context(self) -> bool:

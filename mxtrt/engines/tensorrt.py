@@ -4,6 +4,7 @@
 ``_nvidia.py``        what the installed TensorRT can do; its logger
 ``_cuda.py``          the GPU, its memory and streams, through pycuda
 ``_network.py``       ONNX to a plan: NVIDIA's parser and builder
+``_settings.py``      what the builder is told
 ``_fatal.py``         what TensorRT 8 must not see
 ``_forms.py``         operators in forms that the parser gets right
 ``_quantised.py``     quantised tensors, as floats
@@ -16,6 +17,8 @@
 ``_progress.py``      signs of life of a build, and Ctrl-C
 ``_execution.py``     running a plan
 ``_contexts.py``      execution contexts, with what a call needs
+``_halves.py``        a batch in two halves, copied beside each other
+``_rows.py``          whether a model allows that
 ====================  ==================================================
 """
 
@@ -37,11 +40,13 @@ from . import _cuda, _nvidia
 from ._background import BackgroundBuilds
 from ._execution import LoadedPlan, close_all
 from ._fallback import BuildError, FallbackEngine, NotReady
-from ._network import build_plan, check_dla, refusal, refused_nodes
+from ._network import build_plan, refusal, refused_nodes
 from ._nvidia import Api
 from ._profiles import Profile, Shape, declared_sizes, known_profile, seen_profile
 from ._refit import refit
+from ._rows import computes_rows_alone
 from ._saved_plans import SavedPlan, load_saved, of_this_machine, save_plan
+from ._settings import check_dla
 from ._stored import NodeAnswers, start_once, stored_answer, stored_plan
 
 if TYPE_CHECKING:
@@ -346,6 +351,7 @@ class TensorRTEngine:
             self._outputs,
             lanes=self.options.contexts,
             cuda_graph=self.options.cuda_graph,
+            rows_are_alone=lambda: computes_rows_alone(self._proto),
         )
 
 

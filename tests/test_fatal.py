@@ -9,7 +9,7 @@ import pytest
 from operators import operator
 from rtx import parts_as_onnx
 
-from mxtrt.engines._fatal import SEARCH, ZEROS, fatal_nodes
+from mxtrt.engines._fatal import ONES, SEARCH, ZEROS, fatal_nodes
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 
@@ -40,6 +40,21 @@ def test_and(body: str, weights: str, is_fatal: bool) -> None:
     assert fatal_nodes(model(body, weights=weights), {}) == ({"y": ZEROS} if is_fatal else {})
 
 
+@pytest.mark.parametrize(
+    ("body", "weights", "is_fatal"),
+    [
+        ("y = Or (x, c)", "<bool c = {1}>", True),
+        ("y = Or (c, x)", "<bool[3] c = {1, 1, 1}>", True),
+        ("y = Or (x, c)", "<bool[3] c = {0, 1, 0}>", False),
+        ("y = Or (x, c)", "<bool c = {0}>", False),
+        ("c = Cast <to = 9> (w) d = Not (c) y = Or (x, d)", "<float w = {0}>", True),
+        ("y = Xor (x, c)", "<bool c = {1}>", False),
+    ],
+)
+def test_or(body: str, weights: str, is_fatal: bool) -> None:
+    assert fatal_nodes(model(body, weights=weights), {}) == ({"y": ONES} if is_fatal else {})
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_and_with_a_weight(number: int) -> None:
     proto = model("c = Cast <to = 9> (w) y = And (x, c)", "bool[2, 3] x")
@@ -68,9 +83,11 @@ def test_and_in_a_branch() -> None:
     [
         ("_npi_copysign_scalar", "float32"),
         ("_npi_rcopysign_scalar", "float32"),
-        ("_npi_bitwise_and_scalar", "int32"),
         ("_npi_bitwise_and_scalar", "bool"),
+        ("_npi_bitwise_or_scalar", "bool"),
+        ("_npi_bitwise_xor_scalar", "bool"),
         ("_logical_and_scalar", "float32"),
+        ("_logical_or_scalar", "float32"),
     ],
 )
 @pytest.mark.parametrize("scalar", [-2.0, 0.0, 1.0])

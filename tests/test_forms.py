@@ -243,3 +243,35 @@ def test_searches_among_integers_are_refused(dtype: str, is_refused: bool) -> No
     proto.graph.node[1].name = "search"
     reasons = {"search": "its ArgMax compares integers in float32"}
     assert misread_nodes(proto) == (reasons if is_refused else {})
+
+
+REDUCED = [
+    ("largest of integers", "int32[N,4] x", "int32[N] z",
+     "z = ReduceMax <axes = [1], keepdims = 0> (x)", True),
+    ("largest of floats", "float[N,4] x", "float[N] z",
+     "z = ReduceMax <axes = [1], keepdims = 0> (x)", False),
+    ("sum of products", "int64[N,4] x", "int64[N] z",
+     "y = Mul (x, x) z = ReduceSum <keepdims = 0> (y, a)", True),
+    ("number of elements", "float[N,4] x", "int64 z",
+     "s = Shape (x) z = ReduceProd <keepdims = 0> (s)", False),
+    ("some sizes", "float[N,4] x", "int64 z",
+     "s = Shape (x) g = Gather (s, a) m = Mul (g, k) z = ReduceMin <keepdims = 0> (m)", False),
+    ("sizes and data", "float[N,4] x, int64[2] d", "int64 z",
+     "s = Shape (x) m = Mul (s, d) z = ReduceMin <keepdims = 0> (m)", True),
+    ("count of truths", "float[N,4] x, float[4] l", "int32[N] z",
+     "b = Less (x, l) n = Cast <to = 6> (b) z = ReduceSum <keepdims = 0> (n, a)", False),
+    ("numbers for truths", "float[N,4] x, float[4] l, int32[4] p", "int32[N] z",
+     "b = Less (x, l) n = Cast<to = 6> (b) m = Mul (n, p) z = ReduceSum <keepdims=0> (m, a)", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "inputs", "output", "body", "is_refused"), REDUCED)
+def test_large_integers_are_not_added_in_float32(
+    name: str, inputs: str, output: str, body: str, is_refused: bool
+) -> None:
+    constants = "<int64[1] a = {1}, int64 k = {3}>"
+    proto = model(f"({inputs}) => ({output}) {constants} {{ {body} }}")
+    reduction = proto.graph.node[-1]
+    reduction.name = name
+    reasons = {name: f"its {reduction.op_type} computes integers in float32"}
+    assert misread_nodes(proto) == (reasons if is_refused else {})

@@ -13,6 +13,8 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
+from . import shape_vector
+from .creation import filled
 from .elementwise import constant
 
 BITS = {"uint8": 8, "int8": 7, "int32": 31, "int64": 63}
@@ -71,11 +73,6 @@ def _one(op_type: str, onnx: OnnxModel, a: Operand, b: Operand) -> str:
     return onnx.op(op_type, a, b)
 
 
-def _and_with_number(onnx: OnnxModel, a: Operand, b: Operand) -> str:
-    """Combine without an ``And``: TensorRT 8.5 ends the process over one with zeros only."""
-    return onnx.op("Not", onnx.op("Or", onnx.op("Not", a), onnx.op("Not", b)))
-
-
 def _of_tensors(combine: Combine, onnx: OnnxModel, a: Value, b: Value) -> str:
     return _bitwise(combine, onnx, a, b, a.dtype)
 
@@ -84,16 +81,23 @@ def _of_scalar(
     combine: Combine, onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool = True
 ) -> str:
     if x.dtype == "bool":
-        return combine(onnx, x, onnx.constant(bool(scalar), "bool"))
+        return _with_truth(combine, onnx, x, bool(scalar))
     return _bitwise(combine, onnx, x, constant(onnx, scalar, x.dtype), x.dtype)
 
 
+def _with_truth(combine: Combine, onnx: OnnxModel, x: Value, truth: bool) -> str:
+    """Combine with a truth; TensorRT 8.5 ends the process over an ``And`` or ``Or`` of these."""
+    if combine is _xor:
+        return onnx.op("Not", x) if truth else onnx.op("Identity", x)
+    if truth is (combine is _and):
+        return onnx.op("Identity", x)
+    return filled(onnx, truth, "bool", shape_vector(onnx, x))
+
+
 _and, _or, _xor = (partial(_one, op_type) for op_type in ("And", "Or", "Xor"))
-for _name, _combine, _with_number in (
-    ("and", _and, _and_with_number), ("or", _or, _or), ("xor", _xor, _xor),
-):  # fmt: skip
+for _name, _combine in (("and", _and), ("or", _or), ("xor", _xor)):
     converts(f"_npi_bitwise_{_name}")(partial(_of_tensors, _combine))
-    converts(f"_npi_bitwise_{_name}_scalar")(partial(_of_scalar, _with_number))
+    converts(f"_npi_bitwise_{_name}_scalar")(partial(_of_scalar, _combine))
 
 
 @converts("_npi_bitwise_not")

@@ -1,7 +1,9 @@
 """What ends the process when TensorRT 8 builds it: no error, so it must not get there.
 
-Seen with 8.5.3 on an H200: an And beside 0, and the one loop of ours that searches. What of that
-loop does it is not known, so all that search are kept away. TensorRT-RTX 1.x builds all of it.
+Seen with 8.5.3 on an H200: an And beside 0, an Or beside 1, and a loop that looks for the largest
+element: bipartite matching of one matrix. What of that loop does it is not known, for matchings of
+a batch, and each of its operators alone, are built. So all that search are kept away. TensorRT-RTX
+1.x builds all of it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ Weights = Mapping[str, "np.ndarray[Any, Any]"]
 SEARCHES = frozenset({"ArgMax", "ArgMin"})
 SEARCH = "its builder ends the process over a loop that looks for the largest element"
 ZEROS = "its builder ends the process over a logical and with zeros only"
+ONES = "its builder ends the process over a logical or with ones only"
 
 COMPUTED = frozenset({
     "Add", "And", "Cast", "Concat", "ConstantOfShape", "Equal", "Expand", "Gather", "Greater",
@@ -47,8 +50,10 @@ def fatal_nodes(proto: onnx.ModelProto, weights: Weights) -> dict[str, str]:
     for node in (node for graph in graphs(proto.graph) for node in graph.node):
         if node.op_type == "Loop" and not SEARCHES.isdisjoint(_op_types(node)):
             found[node.name] = SEARCH
-        elif node.op_type == "And" and any(map(constants.is_false, node.input)):
+        elif node.op_type == "And" and any(constants.are_all(0, name) for name in node.input):
             found[node.name] = ZEROS
+        elif node.op_type == "Or" and any(constants.are_all(1, name) for name in node.input):
+            found[node.name] = ONES
     return found
 
 
@@ -70,10 +75,10 @@ class _Constants:
             self._tensors.update((tensor.name, tensor) for tensor in graph.initializer)
         self._known: dict[str, np.ndarray[Any, Any] | None] = dict(weights)
 
-    def is_false(self, name: str) -> bool:
-        """Say whether a tensor is a constant, and zero everywhere."""
+    def are_all(self, truth: int, name: str) -> bool:
+        """Say whether a tensor is a constant, and everywhere as true as `truth`."""
         array = self._array(name)
-        return array is not None and array.size > 0 and not array.any()
+        return array is not None and array.size > 0 and bool((array.astype(bool) == truth).all())
 
     def _array(self, name: str) -> np.ndarray[Any, Any] | None:
         if name not in self._known:

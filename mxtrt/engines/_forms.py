@@ -12,11 +12,13 @@ Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was 
 - ``Shape`` always gives all sizes; ``Selu`` and ``RoiAlign`` have other defaults.
 - ``ScatterElements`` and ``ScatterND`` put where they should add, before version 10. That has no
   other form. Neither have ``ArgMax`` and ``TopK``, which 8.5 refuses for integers and 8.6 casts.
+- Sums, products, means and the largest of integers are computed in float32 (measured as well): that
+  is exact below 2**24, so sizes and counts may be added. There is no other form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
 import numpy as np
@@ -32,6 +34,10 @@ INTEGERS = frozenset({TensorProto.INT32, TensorProto.INT64})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 SCATTERS = frozenset({"ScatterElements", "ScatterND"})
 SEARCHES = frozenset({"ArgMax", "ArgMin", "TopK"})
+REDUCTIONS = frozenset({
+    "ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare",
+})  # fmt: skip
 TO_THE_END = 2**63 - 1
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -91,13 +97,34 @@ def misread_nodes(proto: onnx.ModelProto) -> dict[str, str]:
         for attribute in node.attribute
         if attribute.name == "reduction" and attribute.s != b"none"
     }
-    searches = [node for node in nodes if node.op_type in SEARCHES]
-    if searches:
-        types = _types(shape_inference.infer_shapes(proto))
-        for node in searches:
-            if types.get(node.input[0]) in INTEGERS:
-                found[node.name] = f"its {node.op_type} compares integers in float32"
+    if not any(node.op_type in SEARCHES | REDUCTIONS for node in nodes):
+        return found
+    types = _types(shape_inference.infer_shapes(proto))
+    counted = _sizes_and_truths(proto, nodes, types)
+    for node in nodes:
+        if types.get(node.input[0] if node.input else "") not in INTEGERS:
+            continue
+        if node.op_type in SEARCHES:
+            found[node.name] = f"its {node.op_type} compares integers in float32"
+        elif node.op_type in REDUCTIONS and node.input[0] not in counted:
+            found[node.name] = f"its {node.op_type} computes integers in float32"
     return found
+
+
+def _sizes_and_truths(
+    proto: onnx.ModelProto, nodes: Iterable[NodeProto], types: Mapping[str, int]
+) -> set[str]:
+    """Return the names of truths as numbers, and of what is computed from sizes only."""
+    sizes = {tensor.name for graph in graphs(proto.graph) for tensor in graph.initializer}
+    truths: set[str] = set()
+    for node in nodes:
+        if node.op_type in {"Shape", "Size", "Constant"} or (
+            node.input and sizes.issuperset(filter(None, node.input))
+        ):
+            sizes.update(node.output)
+        elif node.op_type == "Cast" and types.get(node.input[0]) == TensorProto.BOOL:
+            truths.update(node.output)
+    return sizes | truths
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, int]:

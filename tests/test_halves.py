@@ -6,10 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from gpu_nets import convnet
 from test_tensorrt import FakeBuffer, FakeContext, FakeEngine, FakeGpu, call, fake_plan
 
+import mxtrt
 from mxtrt.engines import _halves
 from mxtrt.engines._rows import computes_rows_alone
+from mxtrt.operator import operators
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 FIXED = (
@@ -97,6 +100,15 @@ def test_rows_alone(name: str) -> None:
 @pytest.mark.parametrize("name", list(TOGETHER))
 def test_rows_together(name: str) -> None:
     assert not computes_rows_alone(model(TOGETHER[name]))
+
+
+@pytest.mark.parametrize("outputs", [False, True])
+def test_convolutional_nets(outputs: bool) -> None:
+    net, args, aux = convnet(outputs)
+    shapes = {"data": ((1, 8, 8), 3, 32, 32)}
+    optimized, _ = mxtrt.optimize(net, (args, aux), shapes=shapes, engine="onnxruntime")
+    [part] = operators(optimized)
+    assert computes_rows_alone(onnx.load_model_from_string(part.onnx.model))
 
 
 def test_what_is_not_known_is_not_halved() -> None:

@@ -19,7 +19,7 @@ from operators import run_mxnet
 
 import mxtrt
 from mxtrt.arrays import TYPE_FLAGS, numpy_view
-from mxtrt.engines import _contexts, _cuda, _network, _nvidia, _progress, tensorrt
+from mxtrt.engines import _contexts, _cuda, _halves, _network, _nvidia, _progress, tensorrt
 from mxtrt.engines._streams import download, upload
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable
 from mxtrt.onnx_model import export_onnx
@@ -99,6 +99,25 @@ def test_tf32_and_float16():
     shapes = {"data": (4, 3, 32, 32)}
     check(net, (args, aux), {"data": images(4)}, 5e-3, shapes=shapes, tf32=True)
     check(net, (args, aux), {"data": images(4)}, 2e-2, shapes=shapes, precision="fp16")
+
+
+@pytest.mark.parametrize("outputs", [False, True])
+def test_batches_in_halves(outputs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is faster: the results are those of the whole batch."""
+    monkeypatch.setattr(_halves, "GAIN", 1e9)
+    net, args, aux = convnet(outputs=outputs)
+    shapes = {"data": ((64, 256, 256), 3, 32, 32)}
+    optimized, kept = mxtrt.optimize(net, (args, aux), shapes=shapes, **EXACT)
+    bound = optimized.bind(mx.cpu(), {**kept[0], "data": mx.nd.zeros((256, 3, 32, 32))}, None,
+                           "null", kept[1])  # fmt: skip
+    for seed in range(8):
+        batch = np.roll(images(256), seed, 0)
+        wants = run(net, (args, aux), data=batch)
+        haves = bound.forward(is_train=False, data=mx.nd.array(batch))
+        for want, have in zip(wants, haves):
+            np.testing.assert_allclose(have.asnumpy(), want, 1e-4, 1e-5)
+    [plan] = plans(optimized)
+    assert list(plan.halves_are_faster.values()) == [True]
 
 
 def test_several_outputs_and_a_range():

@@ -150,7 +150,9 @@ def roll(
 def _rolled(onnx: OnnxModel, x: Operand, axis: int, places: int, size: str) -> str:
     """Move the last `places` elements of an axis to its front; `size` is a vector of one."""
     at_least_one = onnx.op("Max", size, onnx.ints([1]))
-    cut = onnx.op("Mod", onnx.ints([-places]), at_least_one)
+    cut = onnx.op("Mod", onnx.ints([abs(places)]), at_least_one)
+    if places > 0:  # of sizes below 0 TensorRT 8.5 makes other remainders
+        cut = onnx.op("Mod", onnx.op("Sub", at_least_one, cut), at_least_one)
     along = onnx.ints([axis])
     tail = onnx.op("Slice", x, cut, onnx.ints([INT64_MAX]), along)
     return onnx.op("Concat", tail, onnx.op("Slice", x, onnx.ints([0]), cut, along), axis=axis)

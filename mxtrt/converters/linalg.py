@@ -1,7 +1,8 @@
 """Linear algebra on (batches of) matrices.
 
-Factorizations run row by row: their graphs have a few operators for each row, so the number of
-rows must be known and is limited. Everything is written for batches of any rank.
+Factorizations run row by row. A few rows are a few operators each; in models that leave MXNet more
+of them, or an unknown number, are a ``Loop`` of `factorization`. Everything is written for batches
+of any rank.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size
+from . import factorization, known_rank, known_size, value_of
+from .factorization import householder, identity_like, matrix_transpose, transposed
 from .reduction import reduce
 from .shape import INFERRED, Size, reshaped, sizes_of
 
-MAX_STEPS = 64
+MAX_STEPS = 16  # 0.06 to 0.4 ms on a CPU, as many loops are, and MXNet's LAPACK 0.02
 
 Marks = npt.NDArray[np.bool_]
 
@@ -135,21 +137,27 @@ def trsm(
     alpha: float = 1.0,
 ) -> str:
     """``_linalg_trsm`` -> substitution, row by row."""
-    rank, count = known_rank(a), steps(a)
-    matrix: Operand = a
-    right = _scaled(onnx, b, alpha, a.dtype)
+    matrix = a
+    right = b
+    if alpha != 1:
+        scaled = onnx.op("Mul", b, onnx.constant(alpha, b.dtype))
+        right = value_of(onnx, scaled, b.shape, b.dtype)
     if rightside:  # X A = B is solved as A^T X^T = B^T
-        right = matrix_transpose(onnx, right, rank)
+        right = transposed(onnx, right)
     if transpose != rightside:
-        matrix, lower = matrix_transpose(onnx, a, rank), not lower
-    solved = _substituted(onnx, matrix, right, count, lower)
-    return matrix_transpose(onnx, solved, rank) if rightside else solved
+        matrix, lower = transposed(onnx, a), not lower
+    found = _substituted(onnx, matrix, right, lower)
+    return matrix_transpose(onnx, found, known_rank(a)) if rightside else found
 
 
 @converts("_linalg_potrf")
 def potrf(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_potrf`` -> Cholesky's columns, one after the other."""
-    rank, count = known_rank(a), steps(a)
+    if 0 in (a.shape or ()):
+        return onnx.op("Identity", a)
+    rank, count = known_rank(a), few_rows(onnx, a)
+    if count is None:
+        return factorization.cholesky(onnx, a)
     rest: Operand = a
     columns = []
     for i in range(count):
@@ -166,51 +174,66 @@ def potrf(onnx: OnnxModel, a: Value) -> str:
 @converts("_linalg_potri")
 def potri(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_potri`` -> substitution, row by row, then the product of the two inverses."""
-    count = steps(a)
-    identity = onnx.constant(np.eye(count), a.dtype)
-    inverse = _substituted(onnx, a, identity, count, lower=True)
+    inverse = _substituted(onnx, a, _identity(onnx, a), lower=True)
     return onnx.op("MatMul", matrix_transpose(onnx, inverse, known_rank(a)), inverse)
 
 
 @converts("_linalg_det")
 def det(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_det`` -> the product of Gauss's pivots; ``Det`` where their number is not known."""
+    """``_linalg_det`` -> the product of Gauss's pivots; ``Det`` where they are many or unknown."""
     size = a.shape[-1] if a.shape else None
-    if size is None or size > MAX_STEPS:
+    is_few, axes = size is not None and size <= MAX_STEPS, [-2, -1]
+    if is_few:
+        pivots, swaps, _ = _eliminated(onnx, a, None, steps(a))
+        factors = onnx.op("Concat", *pivots, *swaps, axis=-1)
+    elif onnx.leaves_mxnet and a.dtype == "float64":  # ONNX Runtime has Det for float32 alone
+        found = factorization.eliminated(onnx, a)
+        factors, axes = onnx.op("Mul", found.pivots, found.signs), [0, -2, -1]
+    else:
         return _number_per_matrix(onnx, a, onnx.op("Det", a))  # TensorRT does not have it
-    pivots, swaps, _ = _eliminated(onnx, a, None)
-    factors = onnx.op("Concat", *pivots, *swaps, axis=-1)
-    product = onnx.op("ReduceProd", factors, axes=[-2, -1], keepdims=0)
+    product = onnx.op("ReduceProd", factors, axes=axes, keepdims=0)
     return _number_per_matrix(onnx, a, product)
 
 
 @converts("_linalg_slogdet")
 def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     """``_linalg_slogdet`` -> Gauss's pivots, row by row; their signs and logarithms."""
-    pivots, swaps, _ = _eliminated(onnx, a, None)
-    all_pivots = onnx.op("Concat", *pivots, axis=-1)
-    signs = onnx.op("Concat", onnx.op("Sign", all_pivots), *swaps, axis=-1)
-    sign = onnx.op("ReduceProd", signs, axes=[-2, -1], keepdims=0)
-    logs = onnx.op("Log", onnx.op("Abs", all_pivots))
-    total = onnx.op("ReduceSum", logs, onnx.ints([-2, -1]), keepdims=0)
+    count, axes = few_rows(onnx, a), [-2, -1]
+    if count is None:
+        pivots, swaps, _ = factorization.eliminated(onnx, a)
+        signs = onnx.op("Mul", onnx.op("Sign", pivots), swaps)
+        axes = [0, -2, -1]
+    else:
+        steps_pivots, steps_swaps, _ = _eliminated(onnx, a, None, count)
+        pivots = onnx.op("Concat", *steps_pivots, axis=-1)
+        signs = onnx.op("Concat", onnx.op("Sign", pivots), *steps_swaps, axis=-1)
+    sign = onnx.op("ReduceProd", signs, axes=axes, keepdims=0)
+    logs = onnx.op("Log", onnx.op("Abs", pivots))
+    total = onnx.op("ReduceSum", logs, onnx.ints(axes), keepdims=0)
     return _number_per_matrix(onnx, a, sign), _number_per_matrix(onnx, a, total)
 
 
 @converts("_linalg_inverse")
 def inverse(onnx: OnnxModel, a: Value) -> str:
     """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row."""
-    return solved(onnx, a, onnx.constant(np.eye(steps(a)), a.dtype))
+    return onnx.op("Identity", a) if 0 in (a.shape or ()) else solved(onnx, a, _identity(onnx, a))
 
 
-def solved(onnx: OnnxModel, a: Value, b: Operand) -> str:
+def solved(onnx: OnnxModel, a: Value, b: Value) -> str:
     """Return the solution of ``a x = b``, one for each column of `b`."""
-    return str(_eliminated(onnx, a, b)[2])
+    count = few_rows(onnx, a)
+    if count is None:
+        return factorization.solved(onnx, a, b)
+    return str(_eliminated(onnx, a, b, count)[2])
 
 
 @converts("_linalg_gelqf")
 def gelqf(onnx: OnnxModel, a: Value) -> tuple[str, str]:
     """``_linalg_gelqf`` -> Householder's reflections, row by row."""
-    rank, rows, columns = known_rank(a), steps(a, -2), known_size(a, -1)
+    rank, rows = known_rank(a), few_rows(onnx, a, -2)
+    if rows is None:
+        return factorization.reflected(onnx, a)
+    columns = known_size(a, -1)
     rest: Operand = a
     mirrors = []
     for i in range(min(rows, columns - 1)):  # the last of a square needs none
@@ -242,18 +265,35 @@ def _number_per_matrix(onnx: OnnxModel, a: Value, made: str) -> str:
     return onnx.op("Reshape", made, onnx.ints([1]))
 
 
+def _identity(onnx: OnnxModel, a: Value) -> Value:
+    """Return the identity for `a`, of a few rows as one constant for all matrices."""
+    count = few_rows(onnx, a)
+    if count is None:
+        return identity_like(onnx, a)
+    ones = onnx.constant(np.eye(count), a.dtype)
+    return value_of(onnx, ones, (count, count), a.dtype)
+
+
+def few_rows(onnx: OnnxModel, a: Value, axis: int = -1) -> int | None:
+    """Return the number of rows of `a` where a step is written for each, None for a ``Loop``.
+
+    MXNet factorizes faster than a loop does: where it runs the rest of the model, it keeps what is
+    not a few rows.
+    """
+    count = a.shape[axis] if a.shape is not None else None
+    if onnx.leaves_mxnet and (count is None or count > MAX_STEPS):
+        return None
+    return steps(a, axis)
+
+
 def steps(a: Value, axis: int = -1) -> int:
     """Return the number of rows of `a`, if it is not too large to write a step for each."""
     count = known_size(a, axis)
     if count == 0:
         raise UnsupportedOp(f"{a.name!r} has no rows to begin with")
     if count > MAX_STEPS:
-        raise UnsupportedOp(f"{count} rows would be {count} steps; {MAX_STEPS} are written at most")
+        raise UnsupportedOp(f"{count} rows, more than {MAX_STEPS}: MXNet is much faster than steps")
     return count
-
-
-def _scaled(onnx: OnnxModel, x: Operand, factor: float, dtype: str) -> Operand:
-    return x if factor == 1 else onnx.op("Mul", x, onnx.constant(factor, dtype))
 
 
 def _product(onnx: OnnxModel, factors: tuple[Operand, Operand], alpha: float, dtype: str) -> str:
@@ -275,9 +315,13 @@ def _element(onnx: OnnxModel, a: Operand, i: int) -> str:
     return onnx.op("Slice", a, onnx.ints([i, i]), onnx.ints([i + 1, i + 1]), axes)
 
 
-def _substituted(onnx: OnnxModel, a: Operand, b: Operand, count: int, lower: bool) -> str:
-    """Solve ``a x = b`` for a triangular matrix."""
+def _substituted(onnx: OnnxModel, a: Value, right: Value, lower: bool) -> str:
+    """Solve ``a x = right`` for a triangular matrix."""
+    count = few_rows(onnx, a)
+    if count is None:
+        return factorization.substituted(onnx, a, right, lower=lower)
     found: dict[int, str] = {}
+    b: Operand = right
     for i in range(count) if lower else reversed(range(count)):
         found[i] = onnx.op("Div", _row(onnx, b, i), _element(onnx, a, i))
         if len(found) < count:
@@ -285,12 +329,13 @@ def _substituted(onnx: OnnxModel, a: Operand, b: Operand, count: int, lower: boo
     return onnx.op("Concat", *(found[i] for i in range(count)), axis=-2)
 
 
-def _eliminated(onnx: OnnxModel, a: Value, b: Operand) -> tuple[list[str], list[str], Operand]:
+def _eliminated(
+    onnx: OnnxModel, a: Value, b: Operand, count: int
+) -> tuple[list[str], list[str], Operand]:
     """Reduce `a` to the identity, each time with the largest pivot of the column.
 
     Returns the pivots, the sign of each swap of rows, and the solution of ``a x = b``.
     """
-    count = steps(a)
     rows = np.arange(count).reshape(-1, 1)
     zero, one, minus_one = (onnx.constant(number, a.dtype) for number in (0, 1, -1))
     left: Operand = a
@@ -332,23 +377,10 @@ def _cleared(onnx: OnnxModel, a: Operand, i: int, divisor: str, factors: str, he
 
 
 def _householder(onnx: OnnxModel, row: str, i: int, columns: int, dtype: str) -> tuple[str, str]:
-    """Return the vector that mirrors the row's tail onto its element `i`, and 2 / its square.
-
-    As in LAPACK the element changes its sign, and a tail of zeros is left as it is.
-    """
+    """Return the vector that mirrors the row's tail onto its element `i`, and 2 / its square."""
     index = np.arange(columns)
-    tail = onnx.op("Mul", row, onnx.constant(index > i, dtype))
-    element = onnx.op("Slice", row, onnx.ints([i]), onnx.ints([i + 1]), onnx.ints([-1]))
-    rest = onnx.op("ReduceSumSquare", tail, axes=[-1], keepdims=1)
-    zero, one = onnx.constant(0, dtype), onnx.constant(1, dtype)
-    norm = onnx.op("Sqrt", onnx.op("Add", rest, onnx.op("Mul", element, element)))
-    norm = onnx.op("Where", onnx.op("Less", element, zero), onnx.op("Neg", norm), norm)
-    head = onnx.op("Mul", onnx.op("Add", element, norm), onnx.constant(index == i, dtype))
-    vector = onnx.op("Add", tail, head)
-    square = onnx.op("ReduceSumSquare", vector, axes=[-1], keepdims=1)
-    flat = onnx.op("Equal", rest, zero)
-    factor = onnx.op("Div", onnx.constant(2, dtype), onnx.op("Where", flat, one, square))
-    return vector, onnx.op("Where", flat, zero, factor)
+    marks = onnx.constant(index > i, "bool"), onnx.constant(index == i, "bool")
+    return householder(onnx, row, _column(onnx, row, i), marks, dtype)
 
 
 def _reflected(onnx: OnnxModel, a: Operand, vector: str, factor: str, rank: int) -> str:
@@ -356,8 +388,3 @@ def _reflected(onnx: OnnxModel, a: Operand, vector: str, factor: str, rank: int)
     along = onnx.op("MatMul", a, matrix_transpose(onnx, vector, rank))
     shift = onnx.op("Mul", onnx.op("Mul", along, factor), vector)
     return onnx.op("Sub", a, shift)
-
-
-def matrix_transpose(onnx: OnnxModel, a: Operand, rank: int) -> str:
-    """Exchange the last two axes."""
-    return onnx.op("Transpose", a, perm=[*range(rank - 2), rank - 1, rank - 2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ..graph import Value
@@ -161,35 +160,39 @@ def _without_dots(term: str, hidden: str, rank: int) -> str:
 @converts("_npi_cholesky")
 def cholesky(onnx: OnnxModel, a: Value) -> str:
     """``_npi_cholesky`` -> column by column."""
-    return onnx.op("Identity", a) if 0 in (a.shape or ()) else potrf(onnx, a)
+    return potrf(onnx, a)
 
 
 @converts("_npi_solve")
 def solve(onnx: OnnxModel, a: Value, b: Value) -> str:
     """``_npi_solve`` -> Gauss's elimination, of integers in float64."""
     matrix = _floats(onnx, a)
-    right = as_type(onnx, b, matrix.dtype)
+    right = _as_type(onnx, b, matrix.dtype)
     if 0 in (*(a.shape or ()), *(b.shape or ())):
         return onnx.op("Identity", right)
     if known_rank(b) == known_rank(a):
         return solved(onnx, matrix, right)
+    shape = None if right.shape is None else (*right.shape, 1)
     column = onnx.op("Unsqueeze", right, onnx.ints([-1]))
-    return onnx.op("Squeeze", solved(onnx, matrix, column), onnx.ints([-1]))
+    found = solved(onnx, matrix, value_of(onnx, column, shape, right.dtype))
+    return onnx.op("Squeeze", found, onnx.ints([-1]))
 
 
 def _floats(onnx: OnnxModel, a: Value) -> Value:
     """Return a tensor of floats as it is and one of integers in float64, as MXNet solves them."""
-    if a.dtype in FLOATS:
-        return a
-    return value_of(onnx, onnx.cast(a, "float64"), a.shape, "float64")
+    return _as_type(onnx, a, a.dtype if a.dtype in FLOATS else "float64")
+
+
+def _as_type(onnx: OnnxModel, a: Value, dtype: str) -> Value:
+    return a if a.dtype == dtype else value_of(onnx, onnx.cast(a, dtype), a.shape, dtype)
 
 
 @converts("_npi_tensorinv")
 def tensorinv(onnx: OnnxModel, a: Value, *, ind: int = 2) -> str:
     """``_npi_tensorinv`` -> the inverse of a matrix whose rows are the first `ind` axes."""
-    shape = known_shape(a)
-    found = inverse(onnx, _square(onnx, a, a, shape[:ind]))
-    return onnx.op("Reshape", found, onnx.ints([*shape[ind:], *shape[:ind]]))
+    rank = known_rank(a)
+    found = inverse(onnx, _square(onnx, a, list(range(rank)), ind))
+    return reshaped(onnx, found, sizes_of(a, [*range(ind, rank), *range(ind)]), a, leading=0)
 
 
 @converts("_npi_tensorsolve")
@@ -198,18 +201,23 @@ def tensorsolve(onnx: OnnxModel, a: Value, b: Value, *, a_axes: tuple[int, ...] 
     rank = known_rank(a)
     moved = [normalized_axis(axis, rank) for axis in a_axes]
     order = [*(axis for axis in range(rank) if axis not in moved), *moved]
-    shape = [known_shape(a)[axis] for axis in order]
     rows = known_rank(b)
     a, b = _floats(onnx, a), _floats(onnx, b)
-    if 0 in shape:
-        return onnx.op("Reshape", b, onnx.ints(shape[rows:]), allowzero=1)
-    matrix = _square(onnx, a, onnx.op("Transpose", a, perm=order) if moved else a, shape[:rows])
+    sizes = sizes_of(a, order[rows:])
+    if 0 in (a.shape or ()):
+        return reshaped(onnx, b, sizes, a, leading=0)
+    matrix = _square(onnx, a, order, rows)
     column = onnx.op("Reshape", b, onnx.ints([-1, 1]))
-    return onnx.op("Reshape", solved(onnx, matrix, column), onnx.ints(shape[rows:]))
+    size = None if matrix.shape is None else matrix.shape[0]
+    found = solved(onnx, matrix, value_of(onnx, column, (size, 1), b.dtype))
+    return reshaped(onnx, found, sizes, a, leading=0)
 
 
-def _square(onnx: OnnxModel, a: Value, arranged: Operand, rows: Sequence[int]) -> Value:
-    """Reshape a tensor to a matrix that has as many columns as rows."""
-    count = math.prod(rows)
-    made = onnx.op("Reshape", arranged, onnx.ints([count, count]))
-    return value_of(onnx, made, (count, count), a.dtype)
+def _square(onnx: OnnxModel, a: Value, order: list[int], rows: int) -> Value:
+    """Reshape a tensor to a matrix, as many axes in their new order to its rows."""
+    if not onnx.leaves_mxnet:
+        known_shape(a)
+    sides = [Size(a, tuple(axes)) for axes in (order[:rows], order[rows:])]
+    made: Operand = a if order == sorted(order) else onnx.op("Transpose", a, perm=order)
+    matrix = reshaped(onnx, made, sides, a, leading=0)
+    return value_of(onnx, matrix, tuple(side.number() for side in sides), a.dtype)

@@ -6,16 +6,26 @@ end the rows are singular vectors, as long as their singular values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from onnx import GraphProto
 
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import known_rank, known_size, value_of
-from .eigen import ROUNDING, SWEEPS, orders, pairings, rows_to_turn, tangent
-from .linalg import gelqf, matrix_transpose
-from .suppression import loop_body
+from . import known_rank, known_size, size_vector, value_of
+from .factorization import matrix_transpose, transposed
+from .linalg import gelqf
+from .rotation import (
+    ROUNDING,
+    Pairs,
+    angles,
+    exceeds,
+    rotated,
+    rows_to_turn,
+    turned,
+    without_single,
+)
 
 
 @converts("_npi_svd")
@@ -26,13 +36,13 @@ def svd(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
         square = onnx.op("MatMul", a, matrix_transpose(onnx, a, rank))
         lengths = onnx.op("ReduceSum", a, onnx.ints([-1]), keepdims=0)
         return square, lengths, onnx.op("Identity", a)
-    count = rows_to_turn(onnx, a, -2)
-    lengths, rows, turns = _turned(onnx, a, count)
+    indices = rows_to_turn(onnx, a, -2).indices
+    lengths, rows, turns = _turned(onnx, a)
     zero, one = onnx.constant(0, a.dtype), onnx.constant(1, a.dtype)
-    values, order = onnx.ops("TopK", lengths, onnx.ints([count]), outputs=2, axis=-2)
+    values, order = onnx.ops("TopK", lengths, size_vector(onnx, a, -2), outputs=2, axis=-2)
     flat = onnx.op("Squeeze", order, onnx.ints([-1]))
     places = onnx.op("Unsqueeze", flat, onnx.ints([-1]))
-    chosen = onnx.cast(onnx.op("Equal", places, onnx.ints(range(count))), a.dtype)
+    chosen = onnx.cast(onnx.op("Equal", places, indices), a.dtype)
     nothing = onnx.op("Equal", values, zero)
     vectors = onnx.op("MatMul", chosen, rows)
     vectors = onnx.op("Div", vectors, onnx.op("Where", nothing, one, values))
@@ -71,29 +81,55 @@ def singular_values(onnx: OnnxModel, a: Value) -> str:
     """Return the singular values of matrices without more rows than columns, in no order."""
     if a.shape is not None and a.shape[-1] == 0:
         return onnx.op("ReduceSum", a, onnx.ints([-1]), keepdims=0)
-    lengths, _, _ = _turned(onnx, a, rows_to_turn(onnx, a, -2))
+    lengths, _, _ = _turned(onnx, a)
     return onnx.op("Squeeze", onnx.op("Mul", lengths, _largest(onnx, a)), onnx.ints([-1]))
 
 
 def _inverted(onnx: OnnxModel, a: Value, rcond: Operand) -> str:
     """Return the pseudo-inverses, without singular values below `rcond` times the largest."""
-    rank, shape = known_rank(a), a.shape or ()
-    if 0 in shape:
+    rank = known_rank(a)
+    if 0 in (a.shape or ()):
         return matrix_transpose(onnx, a, rank)
-    is_high = known_size(a, -2) > known_size(a, -1)
-    if is_high:
-        flipped = matrix_transpose(onnx, a, rank)
-        a = value_of(onnx, flipped, (*shape[:-2], shape[-1], shape[-2]), a.dtype)
-    lengths, rows, turns = _turned(onnx, a, rows_to_turn(onnx, a, -2))
+    is_high = _is_high(onnx, a)
+    lengths, rows, turns = _turned(onnx, _flipped_if(onnx, is_high, a))
     longest = onnx.op("ReduceMax", lengths, axes=[-2], keepdims=1)
     counts = onnx.op("Greater", lengths, onnx.op("Mul", rcond, longest))
     zero, one = onnx.constant(0, a.dtype), onnx.constant(1, a.dtype)
     divisor = onnx.op("Where", counts, lengths, one)
     right = onnx.op("Where", counts, onnx.op("Div", onnx.op("Div", rows, divisor), divisor), zero)
     right = onnx.op("Div", right, _largest(onnx, a))
-    if is_high:
-        return onnx.op("MatMul", matrix_transpose(onnx, turns, rank), right)
-    return onnx.op("MatMul", matrix_transpose(onnx, right, rank), turns)
+    made = onnx.op("MatMul", matrix_transpose(onnx, right, rank), turns)
+    shape = None if a.shape is None else (*a.shape[:-2], None, None)
+    return onnx.declare(_flipped_if(onnx, is_high, value_of(onnx, made, shape, a.dtype)))
+
+
+def _is_high(onnx: OnnxModel, a: Value) -> bool | str:
+    """Return whether `a` has more rows than columns, as a tensor where the run tells it."""
+    if a.shape is not None and None not in a.shape[-2:]:
+        return known_size(a, -2) > known_size(a, -1)
+    rows, columns = (onnx.constant(axis, "int64") for axis in (-2, -1))
+    shape = onnx.op("Shape", a)
+    return onnx.op("Greater", onnx.op("Gather", shape, rows), onnx.op("Gather", shape, columns))
+
+
+def _flipped_if(onnx: OnnxModel, is_high: bool | str, a: Value) -> Value:
+    """Return the transpose of `a` if it `is_high`, else `a`."""
+    if isinstance(is_high, bool):
+        return transposed(onnx, a) if is_high else a
+    shape = None if a.shape is None else (*a.shape[:-2], None, None)
+    branches = {}
+    for name in ("then_branch", "else_branch"):
+        body, output = onnx.subgraph(name), Value("turned", shape, a.dtype)
+        is_then = name == "then_branch"
+        source = onnx.declare(a)
+        made = (
+            matrix_transpose(body, source, known_rank(a))
+            if is_then
+            else body.op("Identity", source)
+        )
+        body.bind([output], [made])
+        branches[name] = body.finish([output]).graph
+    return value_of(onnx, onnx.op("If", is_high, **branches), shape, a.dtype)
 
 
 def _largest(onnx: OnnxModel, a: Value) -> str:
@@ -103,70 +139,46 @@ def _largest(onnx: OnnxModel, a: Value) -> str:
     return onnx.op("Where", onnx.op("Equal", largest, zero), one, largest)
 
 
-def _turned(onnx: OnnxModel, a: Value, count: int) -> tuple[str, str, str]:
+def _turned(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
     """Return, for matrices divided by their largest element, perpendicular rows.
 
     Namely their lengths, as a column; the rows; and the rotation that made them.
     """
-    scaled = value_of(onnx, onnx.op("Div", a, _largest(onnx, a)), a.shape, a.dtype)
-    pairs = pairings(count)
-    tables = onnx.constant(pairs, a.dtype), onnx.constant(orders(pairs), a.dtype)
-    identity = onnx.constant(np.eye(count), a.dtype)
-    columns = (a.shape[-1] if a.shape else None) or 1
-    noise = ROUNDING * np.finfo(a.dtype).eps * max(1, columns**0.5 / 4)
-    batch = onnx.op("Slice", onnx.op("Shape", a), onnx.ints([0]), onnx.ints([-1]))
-    sizes = onnx.op("Concat", batch, onnx.ints([count]), axis=0)
-    rows, turns = onnx.ops(
-        "Loop",
-        onnx.constant(SWEEPS * len(pairs), "int64"),
-        onnx.constant(True, "bool"),
-        scaled,
-        onnx.op("Expand", identity, sizes),
-        outputs=2,
-        body=_round(onnx, scaled, count, tables, identity, noise, len(pairs)),
+    dtype, rows = a.dtype, rows_to_turn(onnx, a, -2)
+    scaled = onnx.op("Div", a, _largest(onnx, a))
+    noise = _noise(onnx, a)
+
+    def turn(body: OnnxModel, pairs: Pairs, states: Sequence[str]) -> tuple[Sequence[str], str]:
+        others = body.op("Gather", states[0], pairs.partner, axis=-2)
+        products = body.op("Mul", states[0], others)
+        between = body.op("ReduceSum", products, body.ints([-1]), keepdims=0)
+        between = without_single(body, pairs, between, dtype)
+        own = body.op("ReduceSumSquare", states[0], axes=[-1], keepdims=0)
+        angle = angles(body, pairs, own, between, dtype)
+        lengths = body.op("Sqrt", own)
+        bound = body.op("Mul", lengths, body.op("Gather", lengths, pairs.partner, axis=-1))
+        had_to = exceeds(body, between, body.op("Mul", bound, noise))
+        return [rotated(body, state, pairs, angle) for state in states], had_to
+
+    square = None if a.shape is None else (*a.shape[:-1], a.shape[-2])
+    ones = onnx.cast(onnx.op("Equal", rows.column, rows.row), dtype)
+    sizes = onnx.op("Slice", onnx.op("Shape", a), onnx.ints([0]), onnx.ints([-1]))
+    sizes = onnx.op("Concat", sizes, size_vector(onnx, a, -2), axis=0)
+    names = Value("rows", a.shape, dtype), Value("turns", square, dtype)
+    starts = scaled, onnx.op("Expand", ones, sizes)
+    made, turns = turned(onnx, rows, [*zip(names, starts)], dtype, turn)
+    squares = onnx.op("ReduceSumSquare", made, axes=[-1], keepdims=1)
+    return onnx.op("Sqrt", squares), made, turns
+
+
+def _noise(onnx: OnnxModel, a: Value) -> str:
+    """Return how far from perpendicular rounding may leave rows of length 1."""
+    eps = ROUNDING * np.finfo(a.dtype).eps
+    columns = a.shape[-1] if a.shape is not None else None
+    if columns is not None:
+        return onnx.constant(eps * max(1, columns**0.5 / 4), a.dtype)
+    root = onnx.op("Sqrt", onnx.cast(size_vector(onnx, a, -1), a.dtype))
+    factor = onnx.op(
+        "Max", onnx.op("Div", root, onnx.constant(4, a.dtype)), onnx.constant(1, a.dtype)
     )
-    squares = onnx.op("ReduceSumSquare", rows, axes=[-1], keepdims=1)
-    return onnx.op("Sqrt", squares), rows, turns
-
-
-def _round(
-    onnx: OnnxModel,
-    like: Value,
-    count: int,
-    tables: tuple[str, str],
-    identity: str,
-    noise: float,
-    rounds: int,
-) -> GraphProto:
-    """Turn every row with its partner, by the angle that makes them perpendicular."""
-    rank, dtype = known_rank(like), like.dtype
-    body = onnx.subgraph("rotate")
-    turn = body.declare(Value("turn", (), "int64"))
-    body.declare(Value("go", (), "bool"))
-    square = None if like.shape is None else (*like.shape[:-2], count, count)
-    states = [Value("rows", like.shape, dtype), Value("turns", square, dtype)]
-    rows, turns = (body.declare(state) for state in states)
-    zero, one = body.constant(0, dtype), body.constant(1, dtype)
-    number = body.op("Mod", turn, body.constant(rounds, "int64"))
-    pairs, order = (body.op("Gather", table, number, axis=0) for table in tables)
-
-    def along_rows(x: Operand) -> str:
-        return body.op("ReduceSum", x, body.ints([-1]), keepdims=1)
-
-    products = body.op("MatMul", rows, matrix_transpose(body, rows, rank))
-    own = along_rows(body.op("Mul", products, identity))
-    partner = body.op("MatMul", pairs, own)
-    between = along_rows(body.op("Mul", products, pairs))
-    tan = tangent(body, own, partner, between, order, (zero, one), dtype)
-    cos = body.op("Reciprocal", body.op("Sqrt", body.op("Add", one, body.op("Mul", tan, tan))))
-    sin = body.op("Mul", tan, cos)
-    rotation = body.op("Add", body.op("Mul", cos, identity), body.op("Mul", sin, pairs))
-    back = matrix_transpose(body, rotation, rank)
-    lengths = body.op("Sqrt", own)
-    bound = body.op("Mul", lengths, matrix_transpose(body, lengths, rank))
-    bound = body.op("Mul", bound, body.constant(noise, dtype))
-    rest = body.op("Abs", body.op("Mul", products, body.op("Sub", one, identity)))
-    more = body.cast(body.op("Greater", rest, bound), "float32")
-    go_on = body.op("Greater", body.op("ReduceMax", more, keepdims=0), body.constant(0, "float32"))
-    turned = (body.op("MatMul", back, state) for state in (rows, turns))
-    return loop_body(body, go_on, [*zip(states, turned)])
+    return onnx.op("Mul", factor, onnx.constant(eps, a.dtype))

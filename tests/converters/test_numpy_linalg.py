@@ -137,7 +137,7 @@ def test_tensorinv(shape: tuple[int, ...], ind: int) -> None:
 
 @pytest.mark.parametrize("one, other, a_axes", [
     ((2, 3, 6), (2, 3), ()), ((2, 6, 3), (2, 3), (1,)), ((3, 4, 2, 3, 2), (3, 4), ()),
-    ((2, 3, 4, 6, 4), (2, 3, 4), ()), ((3, 2, 2, 3), (2, 3), (0, -2)),
+    ((2, 3, 2, 4, 3), (2, 3, 2), ()), ((3, 2, 2, 3), (2, 3), (0, -2)),
 ])  # fmt: skip
 def test_tensorsolve(one: tuple[int, ...], other: tuple[int, ...], a_axes: tuple[int, ...]) -> None:
     a, b = random_array(one, "float64"), random_array(other, "float64", seed=1)
@@ -148,7 +148,7 @@ def test_tensorsolve(one: tuple[int, ...], other: tuple[int, ...], a_axes: tuple
     ("_npi_svd", [(9, 9)], {}, "9 rows, more than 8: MXNet is much faster than a loop"),
     ("_npi_eig", [(3, 3)], {}, "in the order in which LAPACK happens to find them"),
     ("_npi_eigvals", [(3, 3)], {}, "in the order in which LAPACK happens to find them"),
-    ("_npi_solve", [(65, 65), (65,)], {}, "65 rows would be 65 steps; 64 are written at most"),
+    ("_npi_solve", [(65, 65), (65,)], {}, "65 rows, more than 16: MXNet is much faster than steps"),
 ])  # fmt: skip
 def test_refused(
     op: str, inputs: list[tuple[int, ...]], attrs: dict[str, Any], sentence: str

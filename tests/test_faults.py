@@ -217,7 +217,7 @@ def test_nobody_waits_in_mxnet_during_a_fork() -> None:
 
 
 def test_a_fork_waits_until_workers_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's lock their queues while they look for work, 40 ms long after a call."""
+    """ONNX Runtime's lock their queues while they look for work, for a moment after each call."""
     monkeypatch.setattr(forks, "_workers", set())
     monkeypatch.setattr(forks, "is_used", True)
     monkeypatch.setattr(forks, "SPINNING", 30)

@@ -13,8 +13,6 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
-from . import shape_vector
-from .creation import filled
 from .elementwise import constant
 
 BITS = {"uint8": 8, "int8": 7, "int32": 31, "int64": 63}
@@ -91,7 +89,8 @@ def _with_truth(combine: Combine, onnx: OnnxModel, x: Value, truth: bool) -> str
         return onnx.op("Not", x) if truth else onnx.op("Identity", x)
     if truth is (combine is _and):
         return onnx.op("Identity", x)
-    return filled(onnx, truth, "bool", shape_vector(onnx, x))
+    never = onnx.op("Xor", x, x)
+    return onnx.op("Not", never) if truth else never
 
 
 _and, _or, _xor = (partial(_one, op_type) for op_type in ("And", "Or", "Xor"))

@@ -50,6 +50,7 @@ primary name, `_copy`, when MXNet reads the symbol.
 - **stays in MXNet where**: the sentences with which the converter, or what it calls, can refuse a
   node, as reports show them; `…` stands for what depends on the node. Two limits hold for all: an
   attribute that the converter does not know, and element types for which an engine has no kernel.
+  Where the reason is that MXNet is faster, `mxtrt.export_model` writes the operator all the same.
 - **TensorRT's parser**: how many of the ONNX graphs that the tests make of this operator, with
   sizes known and unknown, the parser of {parser} takes, asked about one operator at a
   time, and what it says of the first that it does not take. It is not asked about graphs that read

@@ -16,11 +16,11 @@ from .rotation import (
     ROUNDING,
     Pairs,
     angles,
+    between_partners,
     exceeds,
     rotated,
     rows_to_turn,
     turned,
-    without_single,
 )
 
 
@@ -53,17 +53,19 @@ def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     rows, dtype = rows_to_turn(onnx, a), a.dtype if a.dtype in FLOATS else "float64"
     matrix = value_of(onnx, _symmetric(onnx, a, triangle, dtype), a.shape, dtype)
     identity = onnx.declare(identity_like(onnx, matrix))
-    largest = onnx.op("ReduceMax", onnx.op("Abs", matrix), axes=[-2, -1], keepdims=0)
-    noise = onnx.op("Mul", largest, onnx.constant(ROUNDING * np.finfo(dtype).eps, dtype))
-    noise = onnx.op("Unsqueeze", noise, onnx.ints([-1]))
+    bound = _bound(onnx, matrix, identity)
     rank = known_rank(a)
+    places = onnx.op("Mul", rows.indices, rows.number)  # of the rows in the flattened matrix
+    own_places = onnx.op("Add", places, rows.indices)
 
     def turn(body: OnnxModel, pairs: Pairs, states: Sequence[str]) -> tuple[Sequence[str], str]:
-        own, between = _elements(body, states[0], pairs, rows, rank, dtype)
+        flat = body.op("Reshape", states[0], body.ints([*[0] * (rank - 2), -1]))
+        own = body.op("Gather", flat, own_places, axis=-1)
+        between = _between(body, flat, pairs, rows, places, dtype)
         angle = angles(body, pairs, own, between, dtype)
         half = matrix_transpose(body, rotated(body, states[0], pairs, angle), rank)
-        after = rotated(body, half, pairs, angle), rotated(body, states[1], pairs, angle)
-        return after, exceeds(body, between, noise)
+        after = rotated(body, half, pairs, angle)
+        return [after, rotated(body, states[1], pairs, angle)], exceeds(body, after, bound)
 
     names = Value("turned", a.shape, dtype), Value("vectors", a.shape, dtype)
     starts = onnx.declare(matrix), identity
@@ -71,28 +73,29 @@ def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     diagonal = onnx.op("ReduceSum", onnx.op("Mul", made, identity), onnx.ints([-1]), keepdims=0)
     count = size_vector(onnx, a, -1)
     values, order = onnx.ops("TopK", diagonal, count, outputs=2, axis=-1, largest=0)
-    places = onnx.op("Unsqueeze", order, onnx.ints([-1]))
-    chosen = onnx.cast(onnx.op("Equal", places, rows.indices), dtype)
+    order = onnx.op("Unsqueeze", order, onnx.ints([-1]))
+    chosen = onnx.cast(onnx.op("Equal", order, rows.indices), dtype)
     return values, onnx.op("MatMul", chosen, vectors)
 
 
-def _elements(
-    body: OnnxModel, matrix: str, pairs: Pairs, rows: Rows, rank: int, dtype: str
-) -> tuple[str, str]:
-    """Return the elements of each row in its own column and in its partner's.
+def _bound(onnx: OnnxModel, matrix: Value, identity: str) -> str:
+    """Return how large rounding may leave each element: any size on the diagonal."""
+    dtype = matrix.dtype
+    largest = onnx.op("ReduceMax", onnx.op("Abs", matrix), axes=[-2, -1], keepdims=1)
+    noise = onnx.op("Mul", largest, onnx.constant(ROUNDING * np.finfo(dtype).eps, dtype))
+    return onnx.op("Where", onnx.cast(identity, "bool"), onnx.constant(np.inf, dtype), noise)
 
-    The latter are the same for both partners though rounding may have made the matrix a little
-    less than symmetric: rotations by two angles would not be rotations.
+
+def _between(body: OnnxModel, flat: str, pairs: Pairs, rows: Rows, places: str, dtype: str) -> str:
+    """Return the elements between partners, given the places of the rows in the flat matrix.
+
+    They are the same for both though rounding may have made the matrix a little less than
+    symmetric: rotations by two angles would not be rotations.
     """
-    flat = body.op("Reshape", matrix, body.ints([*[0] * (rank - 2), -1]))
-
-    def element(row: str, column: str) -> str:
-        place = body.op("Add", body.op("Mul", row, rows.number), column)
-        return body.op("Gather", flat, place, axis=-1)
-
-    both = element(rows.indices, pairs.partner), element(pairs.partner, rows.indices)
-    between = body.op("Mul", body.op("Add", *both), body.constant(0.5, dtype))
-    return element(rows.indices, rows.indices), without_single(body, pairs, between, dtype)
+    theirs = body.op("Mul", pairs.partner, rows.number)
+    both = body.op("Add", places, pairs.partner), body.op("Add", theirs, rows.indices)
+    total = body.op("Add", *(body.op("Gather", flat, place, axis=-1) for place in both))
+    return between_partners(body, body.op("Mul", total, body.constant(0.5, dtype)), pairs, dtype)
 
 
 def _symmetric(onnx: OnnxModel, a: Value, triangle: str, dtype: str) -> str:

@@ -23,8 +23,9 @@ Step = Callable[[OnnxModel, str, Sequence[str]], Sequence[str]]
 
 
 class Rows(NamedTuple):
-    """The rows of a matrix: how many, a scalar, and their indices in three shapes."""
+    """The rows of a matrix: how many, also as a scalar, and their indices in three shapes."""
 
+    size: int | None
     number: str
     indices: str
     column: str
@@ -41,7 +42,7 @@ def rows_of(onnx: OnnxModel, a: Value, axis: int = -1) -> Rows:
         zero, one = onnx.constant(0, "int64"), onnx.constant(1, "int64")
         index = onnx.op("Range", zero, count, one)
     column = onnx.op("Unsqueeze", index, onnx.ints([-1]))
-    return Rows(count, index, column, onnx.op("Unsqueeze", index, onnx.ints([0])))
+    return Rows(size, count, index, column, onnx.op("Unsqueeze", index, onnx.ints([0])))
 
 
 def looped(

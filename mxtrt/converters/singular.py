@@ -20,11 +20,12 @@ from .rotation import (
     ROUNDING,
     Pairs,
     angles,
+    between_partners,
     exceeds,
     rotated,
+    rounds_of,
     rows_to_turn,
     turned,
-    without_single,
 )
 
 
@@ -146,27 +147,35 @@ def _turned(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
     """
     dtype, rows = a.dtype, rows_to_turn(onnx, a, -2)
     scaled = onnx.op("Div", a, _largest(onnx, a))
-    noise = _noise(onnx, a)
+    noise, rounds = _noise(onnx, a), rounds_of(onnx, rows)
 
     def turn(body: OnnxModel, pairs: Pairs, states: Sequence[str]) -> tuple[Sequence[str], str]:
+        quiet, *states = states
         others = body.op("Gather", states[0], pairs.partner, axis=-2)
         products = body.op("Mul", states[0], others)
         between = body.op("ReduceSum", products, body.ints([-1]), keepdims=0)
-        between = without_single(body, pairs, between, dtype)
+        between = between_partners(body, between, pairs, dtype)
         own = body.op("ReduceSumSquare", states[0], axes=[-1], keepdims=0)
         angle = angles(body, pairs, own, between, dtype)
         lengths = body.op("Sqrt", own)
         bound = body.op("Mul", lengths, body.op("Gather", lengths, pairs.partner, axis=-1))
         had_to = exceeds(body, between, body.op("Mul", bound, noise))
-        return [rotated(body, state, pairs, angle) for state in states], had_to
+        count = body.op("Add", quiet, body.constant(1, "int64"))
+        quiet = body.op("Where", had_to, body.constant(0, "int64"), count)
+        after = [rotated(body, state, pairs, angle) for state in states]
+        return [quiet, *after], body.op("Less", quiet, rounds)
 
     square = None if a.shape is None else (*a.shape[:-1], a.shape[-2])
     ones = onnx.cast(onnx.op("Equal", rows.column, rows.row), dtype)
     sizes = onnx.op("Slice", onnx.op("Shape", a), onnx.ints([0]), onnx.ints([-1]))
     sizes = onnx.op("Concat", sizes, size_vector(onnx, a, -2), axis=0)
-    names = Value("rows", a.shape, dtype), Value("turns", square, dtype)
-    starts = scaled, onnx.op("Expand", ones, sizes)
-    made, turns = turned(onnx, rows, [*zip(names, starts)], dtype, turn)
+    names = (
+        Value("quiet", (), "int64"),
+        Value("rows", a.shape, dtype),
+        Value("turns", square, dtype),
+    )
+    starts = onnx.constant(0, "int64"), scaled, onnx.op("Expand", ones, sizes)
+    _, made, turns = turned(onnx, rows, [*zip(names, starts)], dtype, turn)
     squares = onnx.op("ReduceSumSquare", made, axes=[-1], keepdims=1)
     return onnx.op("Sqrt", squares), made, turns
 

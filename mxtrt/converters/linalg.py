@@ -7,8 +7,6 @@ of any rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
@@ -19,83 +17,11 @@ from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import factorization, known_rank, known_size, value_of
 from .factorization import householder, identity_like, matrix_transpose, transposed
-from .reduction import reduce
-from .shape import INFERRED, Size, reshaped, sizes_of
+from .shape import INFERRED, reshaped, sizes_of
 
 MAX_STEPS = 16  # 0.06 to 0.4 ms on a CPU, as many loops are, and MXNet's LAPACK 0.02
 
 Marks = npt.NDArray[np.bool_]
-
-
-@converts("_linalg_extractdiag")
-def extract_diagonal(onnx: OnnxModel, a: Value, *, offset: int = 0) -> str:
-    """``_linalg_extractdiag`` -> ``Gather`` of the flattened matrix."""
-    n = known_size(a, -1)
-    return _elements(onnx, a, [r * n + c for r, c in _diagonal(n - abs(offset), offset)])
-
-
-@converts("_linalg_extracttrian")
-def extract_triangle(onnx: OnnxModel, a: Value, *, offset: int = 0, lower: bool = True) -> str:
-    """``_linalg_extracttrian`` -> ``Gather`` of the flattened matrix."""
-    n = known_size(a, -1)
-    return _elements(onnx, a, [r * n + c for r, c in _triangle(n, offset, lower)])
-
-
-@converts("_linalg_makediag")
-def make_diagonal(onnx: OnnxModel, a: Value, *, offset: int = 0) -> str:
-    """``_linalg_makediag`` -> ``Gather`` of the diagonal and a zero."""
-    length = known_size(a, -1)
-    return _matrix_of(onnx, a, length + abs(offset), _diagonal(length, offset))
-
-
-@converts("_linalg_maketrian")
-def make_triangle(onnx: OnnxModel, a: Value, *, offset: int = 0, lower: bool = True) -> str:
-    """``_linalg_maketrian`` -> ``Gather`` of the triangle and a zero."""
-    length = known_size(a, -1)
-    n = int((8 * length + 1) ** 0.5 - 1) // 2 + abs(offset)
-    return _matrix_of(onnx, a, n, _triangle(n, offset, lower))
-
-
-def _diagonal(length: int, offset: int) -> list[tuple[int, int]]:
-    """Return the rows and columns of a diagonal."""
-    return [(i + max(-offset, 0), i + max(offset, 0)) for i in range(length)]
-
-
-def _triangle(n: int, offset: int, lower: bool) -> list[tuple[int, int]]:
-    """Return the rows and columns of a triangle; an offset says on its own which one.
-
-    MXNet reads the lower one by rows and the upper one by columns.
-    """
-    if offset < 0 or (offset == 0 and lower):
-        return [(r, c) for r in range(n) for c in range(n) if c - r <= offset]
-    return [(r, c) for c in range(n) for r in range(n) if c - r >= offset]
-
-
-def _elements(onnx: OnnxModel, a: Value, indices: list[int]) -> str:
-    """Take elements of the flattened matrices."""
-    batch = sizes_of(a, range(known_rank(a) - 2))
-    flat = reshaped(onnx, a, [*batch, Size(factor=known_size(a, -1) ** 2)], like=a)
-    return onnx.op("Gather", flat, onnx.ints(indices), axis=-1)
-
-
-def _matrix_of(onnx: OnnxModel, a: Value, n: int, places: Iterable[tuple[int, int]]) -> str:
-    """Make (n, n) matrices that hold the elements of `a` at `places` and are zero elsewhere."""
-    rank, length = known_rank(a), known_size(a, -1)
-    ends = [0] * (2 * rank - 1) + [1]
-    with_zero = onnx.op("Pad", a, onnx.ints(ends), onnx.constant(0, a.dtype))
-    table = np.full((n, n), length)
-    for index, place in enumerate(places):
-        table[place] = index
-    flat = onnx.op("Gather", with_zero, onnx.ints(int(i) for i in table.ravel()), axis=-1)
-    batch = sizes_of(a, range(rank - 1))
-    return reshaped(onnx, flat, [*batch, Size(factor=n), Size(factor=n)], a, leading=rank - 1)
-
-
-@converts("_linalg_sumlogdiag")
-def sum_log_diagonal(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_sumlogdiag`` -> ``Log``, ``ReduceSum`` of the diagonal."""
-    logs = onnx.op("Log", extract_diagonal(onnx, a))
-    return reduce(onnx, "ReduceSum", logs, None if a.rank == 2 else [-1], keepdims=False)
 
 
 @converts("_linalg_syrk")

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array
+from operators import (
+    check_operator,
+    check_refused,
+    optimize_whole,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
+
+import mxtrt
 
 A, B = mx.sym.var("a"), mx.sym.var("b")
 linalg = mx.sym.linalg
@@ -38,6 +47,37 @@ def test_diagonals_and_triangles(batch: tuple[int, ...], offset: int) -> None:
         check_operator(linalg.extracttrian(A, **attrs), {"a": (*batch, 4, 4)})
         for length in (1, 3, 10):
             check_operator(linalg.maketrian(A, **attrs), {"a": (*batch, length)})
+
+
+@pytest.mark.parametrize("offset", [0, 1, -3])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_diagonals_and_triangles_of_any_size(batch: tuple[int, ...], offset: int) -> None:
+    """One symbol, optimised without a size, for small matrices and large ones."""
+    symbols = {
+        "extractdiag": linalg.extractdiag(A, offset=offset),
+        "makediag": linalg.makediag(A, offset=offset),
+    }
+    for lower in (True, False):
+        attrs = {"offset": offset, "lower": lower}
+        symbols[f"extracttrian{lower}"] = linalg.extracttrian(A, **attrs)
+        symbols[f"maketrian{lower}"] = linalg.maketrian(A, **attrs)
+    for name, symbol in symbols.items():
+        shape = (*batch, None, None) if "extract" in name else (*batch, None)
+        optimized, _ = optimize_whole(symbol, shapes={"a": shape})
+        for n in (4, 5, 70):
+            size = n * (n + 1) // 2 if "maketrian" in name else n
+            feeds = {"a": random_array((*batch, n, n) if "extract" in name else (*batch, size))}
+            np.testing.assert_array_equal(
+                run_engines(optimized, feeds)[0], run_mxnet(symbol, feeds)[0]
+            )
+        mxtrt.release(optimized)
+
+
+def test_diagonals_and_triangles_of_many_rows() -> None:
+    for symbol in (linalg.extractdiag(A, offset=2), linalg.extracttrian(A), linalg.sumlogdiag(A)):
+        check_operator(symbol, {"a": _positive((2, 70, 70), "float32")})
+    check_operator(linalg.makediag(A, offset=-1), {"a": (2, 70)})
+    check_operator(linalg.maketrian(A, lower=False), {"a": (2, 100 * 101 // 2)})
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

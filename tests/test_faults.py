@@ -398,15 +398,19 @@ def test_ctrl_c_in_a_call() -> None:
 def test_ctrl_c_that_nobody_catches_ends_the_process() -> None:
     code, _, errors = process(
         """
-        def interrupt():  # one that comes in a finalizer of MXNet's is lost, as everywhere
-            while True:
-                time.sleep(0.5)
+        ended = threading.Event()
+
+        def interrupt():  # again: one that comes in a finalizer of MXNet's is lost, as everywhere
+            while not ended.wait(1):
                 os.kill(os.getpid(), signal.SIGINT)
 
         threading.Thread(target=interrupt, daemon=True).start()
-        for _ in iter(int, 1):
-            block(x)
-            time.sleep(0.0001)
+        try:
+            for _ in iter(int, 1):
+                block(x)
+                time.sleep(0.0001)
+        finally:
+            ended.set()
         """,
         OPTIMIZED,
     )

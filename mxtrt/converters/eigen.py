@@ -47,19 +47,23 @@ def eigvalsh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> str:  # noqa: N80
 
 def _eigenvectors(onnx: OnnxModel, a: Value, triangle: str) -> tuple[str, str]:
     """Return the eigenvalues in ascending order, and their vectors as rows of either sign."""
-    if a.shape is not None and a.shape[-1] == 0:
-        nothing = onnx.cast(a, a.dtype if a.dtype in FLOATS else "float64")
-        return onnx.op("ReduceSum", nothing, onnx.ints([-1]), keepdims=0), nothing
-    rows, dtype = rows_to_turn(onnx, a), a.dtype if a.dtype in FLOATS else "float64"
+    dtype = a.dtype if a.dtype in FLOATS else "float64"
+    if 0 in (a.shape or ()):
+        nothing = onnx.cast(a, dtype)
+        # ONNX Runtime 1.23 leaves axes without elements as they are when it sums along others
+        sizes = onnx.op("Slice", onnx.op("Shape", nothing), onnx.ints([0]), onnx.ints([-1]))
+        return onnx.op("Expand", onnx.constant(0, dtype), sizes), nothing
+    rows = rows_to_turn(onnx, a)
     matrix = value_of(onnx, _symmetric(onnx, a, triangle, dtype), a.shape, dtype)
     identity = onnx.declare(identity_like(onnx, matrix))
     bound = _bound(onnx, matrix, identity)
     rank = known_rank(a)
     places = onnx.op("Mul", rows.indices, rows.number)  # of the rows in the flattened matrix
     own_places = onnx.op("Add", places, rows.indices)
+    flat_sizes = _flat_sizes(onnx, rows, rank)
 
     def turn(body: OnnxModel, pairs: Pairs, states: Sequence[str]) -> tuple[Sequence[str], str]:
-        flat = body.op("Reshape", states[0], body.ints([*[0] * (rank - 2), -1]))
+        flat = body.op("Reshape", states[0], flat_sizes)
         own = body.op("Gather", flat, own_places, axis=-1)
         between = _between(body, flat, pairs, rows, places, dtype)
         angle = angles(body, pairs, own, between, dtype)
@@ -86,6 +90,15 @@ def _bound(onnx: OnnxModel, matrix: Value, identity: str) -> str:
     return onnx.op("Where", onnx.cast(identity, "bool"), onnx.constant(np.inf, dtype), noise)
 
 
+def _flat_sizes(onnx: OnnxModel, rows: Rows, rank: int) -> str:
+    """Return the sizes of flattened matrices: a -1 for the last could be anything without any."""
+    batch = [0] * (rank - 2)
+    if rows.size is not None:
+        return onnx.ints([*batch, rows.size**2])
+    square = onnx.op("Mul", rows.number, rows.number)
+    return onnx.op("Concat", onnx.ints(batch), onnx.op("Unsqueeze", square, onnx.ints([0])), axis=0)
+
+
 def _between(body: OnnxModel, flat: str, pairs: Pairs, rows: Rows, places: str, dtype: str) -> str:
     """Return the elements between partners, given the places of the rows in the flat matrix.
 
@@ -109,7 +122,7 @@ def _symmetric(onnx: OnnxModel, a: Value, triangle: str, dtype: str) -> str:
 
 def _with_largest_positive(onnx: OnnxModel, a: Value, rows: str) -> str:
     """Return the vectors with the sign that makes the element of the largest size positive."""
-    if a.shape is not None and a.shape[-1] == 0:
+    if 0 in (a.shape or ()):
         return rows
     place = onnx.op("ArgMax", onnx.op("Abs", rows), axis=-1, keepdims=1)
     largest = onnx.op("GatherElements", rows, place, axis=-1)

@@ -80,7 +80,7 @@ def pinv_scalar_rcond(
 
 def singular_values(onnx: OnnxModel, a: Value) -> str:
     """Return the singular values of matrices without more rows than columns, in no order."""
-    if a.shape is not None and a.shape[-1] == 0:
+    if 0 in (a.shape or ()):
         return onnx.op("ReduceSum", a, onnx.ints([-1]), keepdims=0)
     lengths, _, _ = _turned(onnx, a)
     return onnx.op("Squeeze", onnx.op("Mul", lengths, _largest(onnx, a)), onnx.ints([-1]))

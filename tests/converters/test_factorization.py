@@ -150,6 +150,14 @@ def test_without_elements(shape: tuple[int, ...], op: str, tmp_path: Path) -> No
     check_file(getattr(linalg, op)(A), tmp_path, np.zeros(shape, "float32"))
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0, 0), (0, 2, 2), (2, 0, 20, 20)])
+def test_eigenvalues_of_nothing(shape: tuple[int, ...], tmp_path: Path) -> None:
+    x = {"x0": np.zeros(shape, "float32")}
+    for symbol in (operator("_npi_eigh", 1, UPLO="L"), operator("_npi_eigvalsh", 1, UPLO="U")):
+        found = run_file(exported(symbol, x, tmp_path), x)
+        assert [y.shape for y in found] == [y.shape for y in run_mxnet(symbol, x)]
+
+
 def check_eigenvectors(x: np.ndarray, vectors: np.ndarray, values: np.ndarray) -> None:
     eps = np.finfo(x.dtype).eps * 32  # LAPACK's own are of 8 to 16
     lower = np.tril(x)

@@ -275,3 +275,12 @@ def test_large_integers_are_not_added_in_float32(
     reduction.name = name
     reasons = {name: f"its {reduction.op_type} computes integers in float32"}
     assert misread_nodes(proto) == (reasons if is_refused else {})
+
+
+def test_weights_may_be_as_large_as_they_like() -> None:
+    proto = model("(float[N] x) => (int32 z) { z = ReduceSum <keepdims = 0> (w) }")
+    proto.graph.initializer.add(
+        name="w", dims=[4], data_type=TensorProto.INT32, data_location=TensorProto.EXTERNAL
+    )
+    proto.graph.node[0].name = "sum"
+    assert misread_nodes(proto) == {"sum": "its ReduceSum computes integers in float32"}

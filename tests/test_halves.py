@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,7 +13,7 @@ from gpu_nets import convnet
 from test_tensorrt import FakeBuffer, FakeContext, FakeEngine, FakeGpu, call, fake_plan
 
 import mxtrt
-from mxtrt.engines import _halves
+from mxtrt.engines import _execution, _halves
 from mxtrt.engines._rows import computes_rows_alone
 from mxtrt.operator import operators
 
@@ -160,6 +163,37 @@ def timed(monkeypatch: pytest.MonkeyPatch, *medians: float) -> list[float]:
 
     monkeypatch.setattr(_halves, "_median", median)
     return left
+
+
+class Moment:
+    """An event where there is no stream: counts those that are not freed."""
+
+    open = 0
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        gpu._require_current()
+        Moment.open += 1
+
+    def record(self, stream: int) -> None:
+        self.recorded = True
+
+    def let_wait(self, stream: int) -> None:
+        assert self.recorded
+
+    def close(self) -> None:
+        Moment.open -= 1
+
+
+@pytest.fixture(autouse=True)
+def no_event_is_lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_halves, "Event", Moment)
+    plans: list[_execution.LoadedPlan] = []
+    monkeypatch.setattr(_execution, "_live", SimpleNamespace(add=plans.append))
+    Moment.open = 0
+    yield
+    for plan in plans:
+        plan.close()
+    assert Moment.open == 0
 
 
 def batch(rows: int = BATCH) -> np.ndarray:

@@ -922,13 +922,7 @@ class FakeGpu:
 
     def stream(self):
         self._require_current()
-        return SimpleNamespace(
-            handle=id(self), synchronize=lambda: None, wait_for_event=lambda event: None
-        )
-
-    def event(self):
-        self._require_current()
-        return SimpleNamespace(record=lambda stream: None)
+        return SimpleNamespace(handle=id(self), synchronize=lambda: None)
 
     def device_memory(self, nbytes):
         self._require_current()

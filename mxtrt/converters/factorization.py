@@ -16,6 +16,7 @@ import numpy as np
 from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from . import known_rank, size_vector, value_of
+from .creation import positions
 from .suppression import loop_body
 
 Step = Callable[[OnnxModel, str, Sequence[str]], Sequence[str]]
@@ -36,11 +37,10 @@ def rows_of(onnx: OnnxModel, a: Value, axis: int = -1) -> Rows:
     """Return the rows of `a`, whether their number is known or not."""
     size = a.shape[axis] if a.shape is not None else None
     if size is not None:
-        count, index = onnx.constant(size, "int64"), onnx.ints(range(size))
+        count = onnx.constant(size, "int64")
     else:
         count = onnx.op("Gather", onnx.op("Shape", a), onnx.constant(axis, "int64"))
-        zero, one = onnx.constant(0, "int64"), onnx.constant(1, "int64")
-        index = onnx.op("Range", zero, count, one)
+    index = positions(onnx, a, axis, "int64")
     column = onnx.op("Unsqueeze", index, onnx.ints([-1]))
     return Rows(size, count, index, column, onnx.op("Unsqueeze", index, onnx.ints([0])))
 

@@ -112,6 +112,8 @@ class Lane:
     def close(self) -> None:
         """Free everything; the GPU must be current."""
         self._drop_graph()
+        if self._halves is not None:
+            self._halves.close()
         self._halves = self._transfer = self.context = None
         self.activations.leave()
         for staging in (*self.inputs, *self.outputs):

@@ -177,13 +177,6 @@ class Gpu:
         except self._drv.Error as error:
             raise EngineError(f"{self} gives no stream: {error}") from error
 
-    def event(self) -> Any:
-        """Return a new event, which tells no times."""
-        try:
-            return self._drv.Event(self._drv.event_flags.DISABLE_TIMING)
-        except self._drv.Error as error:
-            raise EngineError(f"{self} gives no event: {error}") from error
-
     def device_memory(self, nbytes: int) -> Any:
         """Return device memory; ``int()`` of it is the address."""
         try:

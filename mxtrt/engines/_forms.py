@@ -115,7 +115,9 @@ def _sizes_and_truths(
     proto: onnx.ModelProto, nodes: Iterable[NodeProto], types: Mapping[str, int]
 ) -> set[str]:
     """Return the names of truths as numbers, and of what is computed from sizes only."""
-    sizes = {tensor.name for graph in graphs(proto.graph) for tensor in graph.initializer}
+    constants = (tensor for graph in graphs(proto.graph) for tensor in graph.initializer)
+    # weights are external data, and may be as large as they like
+    sizes = {t.name for t in constants if t.data_location != TensorProto.EXTERNAL}
     truths: set[str] = set()
     for node in nodes:
         if node.op_type in {"Shape", "Size", "Constant"} or (

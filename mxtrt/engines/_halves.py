@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._transfer import Transfer
 from ..errors import EngineError
+from ._streams import Event
 
 if TYPE_CHECKING:
     from ._contexts import Lane, Shapes
@@ -25,7 +26,7 @@ GAIN = 0.97  # halves have to take less than this part of the time
 class Halves:
     """What a lane needs to run the two halves of a batch, one after the other.
 
-    While it exists, the lane's context has the shapes of a half, until `end`.
+    Until `end` the lane's context has the shapes of a half.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class Halves:
         self._copies = lane.gpu.stream()
         self._sizes = [staging.place()[2] // 2 for staging in lane.inputs]
         self._uploads = [self._upload(i) for i in range(2)]
-        self._arrivals = [lane.gpu.event() for _ in range(2)]
+        self._arrivals = [Event(lane.gpu) for _ in range(2)]
         try:
             lane.set_shapes(tuple((shape[0] // 2, *shape[1:]) for shape in self._whole))
         except EngineError:
@@ -69,8 +70,8 @@ class Halves:
             status: int = upload.upload(starts)
             if status:
                 return status
-            arrival.record(self._copies)
-            lane.stream.wait_for_event(arrival)
+            arrival.record(self._copies.handle)
+            arrival.let_wait(lane.handle)
             self._place(i)
             if not lane.enqueue():
                 raise lane.plan.not_enqueued()
@@ -78,8 +79,14 @@ class Halves:
 
     def end(self) -> None:
         """Let the context have the whole batch again; the GPU must be current."""
+        self.close()
         self._place(0)
         self._lane.set_shapes(self._whole)
+
+    def close(self) -> None:
+        """Free what is not the lane's; the GPU must be current."""
+        for arrival in self._arrivals:
+            arrival.close()
 
     def _upload(self, i: int) -> Transfer:
         places = [
@@ -135,7 +142,7 @@ def halves_if_faster(
             known[shapes] = taken < GAIN * usual
             log.debug("a batch takes %.3f ms, in halves %.3f ms", usual * 1e3, taken * 1e3)
     except EngineError as error:  # such as half a batch outside the plan's sizes
-        log.debug("no batch of %s in halves: %s", shapes, error)
+        log.info("no batch of %s in halves: %s", shapes, error)
         known[shapes] = False
     if halves is not None and not known[shapes]:
         halves.end()

@@ -8,6 +8,7 @@ one batch, medians of calls that wait for their result:
 
     MXNet       MXNet's executor on the CPU, with all cores
     mxtrt       the optimised symbol's executor, arrays on the CPU
+    mxtrt pin   the same with an array of mxtrt.pinned_array
     by hand     the same engine with NumPy arrays: copied to pinned memory, there and back
     pinned      the same engine, from pinned memory to pinned memory
     mxtrt GPU   the engine through mxtrt on arrays that lie on the GPU
@@ -42,7 +43,8 @@ from mxtrt.timing import interleaved_medians, print_table, write_json
 
 MODELS = ("resnet50_v1", "mobilenet1.0", "inceptionv3", "densenet121", "vgg16", "bert_base_128",
           "bert_base_384")  # fmt: skip
-COLUMNS = ("MXNet", "mxtrt", "by hand", "pinned", "mxtrt GPU", "raw", "graph", "queued")
+COLUMNS = ("MXNet", "mxtrt", "mxtrt pin", "by hand", "pinned", "mxtrt GPU", "raw", "graph",
+           "queued")  # fmt: skip
 
 
 def executor(symbol: mx.sym.Symbol, data: mx.nd.NDArray, params: Any) -> Callable[[], Any]:
@@ -115,12 +117,15 @@ def measure(
     output, mxnet_seconds = reference(model, batch, net.symbol, data, net.params)
     call = executor(optimized.symbol, data, optimized.params)
     found = call().asnumpy()
+    pinned = mxtrt.pinned_array(images.shape)
+    pinned[:] = data
     plan = optimized.plan
     by_hand = optimized.separate_plan() if plan.has_one_context else plan
     with plan.gpu:
         hand = RawPlan(by_hand, {"data": images})
         candidates: dict[str, Callable[[], Any]] = {
             "mxtrt": call,
+            "mxtrt pin": executor(optimized.symbol, pinned, optimized.params),
             "by hand": hand.numpy,
             "pinned": hand.pinned,
             "raw": hand.raw,
@@ -150,7 +155,7 @@ def measure(
 def table(results: list[dict[str, Any]]) -> None:
     """Print the results."""
     head = ["model", "", "batch", *(f"{c} ms" for c in COLUMNS), "images/s", "x MXNet",
-            "over pinned", "over raw", "difference", "build s"]  # fmt: skip
+            "over pinned", "pin over pinned", "over raw", "difference", "build s"]  # fmt: skip
     rows = [head]
     for result in results:
         if "error" in result:
@@ -168,6 +173,7 @@ def table(results: list[dict[str, Any]]) -> None:
                 f"{result['batch'] / ms['mxtrt'] * 1e3:.0f}",
                 f"{ms['MXNet'] / ms['mxtrt']:.0f}",
                 f"{(ms['mxtrt'] / ms['pinned'] - 1) * 100:+.1f} %",
+                f"{(ms['mxtrt pin'] / ms['pinned'] - 1) * 100:+.1f} %",
                 f"{(ms['mxtrt GPU'] / best - 1) * 100:+.1f} %" if "mxtrt GPU" in ms else "",
                 f"{result['difference']:.1e}",
                 f"{result['build_seconds']:.1f}",

@@ -26,6 +26,8 @@ constexpr size_t kMaxChunks = 256;
 constexpr size_t kMinChunk = 64 << 10;
 constexpr size_t kMinSend = 256 << 10;  // each copy to the GPU costs some microseconds
 constexpr size_t kLarge = 2 << 20;      // bytes: more probably lie in memory than in the caches
+constexpr int kMemoryType = 2;          // CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+constexpr unsigned kHost = 1;           // CU_MEMORYTYPE_HOST
 constexpr int kThreads = 4;             // fill the bus; more of them only wake up later
 constexpr int kThreadsForLarge = 12;    // one core gets 4 to 6 GB per second from memory
 
@@ -200,18 +202,31 @@ int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
   return status;
 }
 
+// Whether the GPU reads and writes an array where it is. For small ones it is not worth the question.
+bool IsPinned(const Driver& driver, const Piece& piece) {
+  if (piece.array == nullptr || piece.bytes < kShared) return false;
+  const auto first = reinterpret_cast<uint64_t>(piece.array);
+  for (const uint64_t at : {first, first + piece.bytes - 1}) {
+    unsigned type = 0;
+    if (driver.get_attribute(&type, kMemoryType, at) != 0 || type != kHost) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int Upload(const Driver& driver, const Piece* pieces, int count, void* stream) {
   for (int i = 0; i < count; ++i) {
     const Piece& piece = pieces[i];
-    char* pinned = static_cast<char*>(piece.pinned);
+    const bool direct = IsPinned(driver, piece);
+    char* pinned = static_cast<char*>(direct ? piece.array : piece.pinned);
     const auto send = [&](size_t begin, size_t end) {
       if (begin == end) return 0;
       return driver.copy_to_device(piece.device + begin, pinned + begin, end - begin, stream);
     };
-    const int status = piece.array == nullptr ? send(0, piece.bytes)
-                                              : Copy(pinned, piece.array, piece.bytes, true, send);
+    const int status = piece.array == nullptr || direct
+                           ? send(0, piece.bytes)
+                           : Copy(pinned, piece.array, piece.bytes, true, send);
     if (status) return status;
   }
   return 0;
@@ -221,13 +236,14 @@ int Download(const Driver& driver, const Piece* pieces, int count, void* stream)
   for (int i = 0; i < count; ++i) {
     const Piece& piece = pieces[i];
     if (piece.bytes == 0) continue;
-    const int status = driver.copy_to_host(piece.pinned, piece.device, piece.bytes, stream);
+    void* host = IsPinned(driver, piece) ? piece.array : piece.pinned;
+    const int status = driver.copy_to_host(host, piece.device, piece.bytes, stream);
     if (status) return status;
   }
   if (const int status = driver.synchronize(stream)) return status;
   for (int i = 0; i < count; ++i) {
     const Piece& piece = pieces[i];
-    if (piece.array != nullptr) {
+    if (piece.array != nullptr && !IsPinned(driver, piece)) {
       Copy(piece.array, piece.pinned, piece.bytes, false, [](size_t, size_t) { return 0; });
     }
   }

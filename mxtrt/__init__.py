@@ -19,6 +19,7 @@ compat.prepare_later()
 if TYPE_CHECKING:
     from .export import export_model
     from .operator import release, report
+    from .pinned import pinned_array
     from .pipeline import explain, optimize
     from .registry import register_converter
     from .reports import Report
@@ -32,6 +33,7 @@ __all__ = [
     "export_model",
     "load",
     "optimize",
+    "pinned_array",
     "register_converter",
     "release",
     "report",
@@ -45,6 +47,7 @@ _HOMES = {
     "export_model": ".export",
     "load": ".saved",
     "optimize": ".pipeline",
+    "pinned_array": ".pinned",
     "register_converter": ".registry",
     "release": ".operator",
     "report": ".operator",

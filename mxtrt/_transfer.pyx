@@ -16,6 +16,7 @@ ctypedef int (*CopyToDevice)(uint64_t, const void*, size_t, void*) noexcept nogi
 ctypedef int (*CopyToHost)(void*, uint64_t, size_t, void*) noexcept nogil
 ctypedef int (*LaunchGraph)(void*, void*) noexcept nogil
 ctypedef int (*Synchronize)(void*) noexcept nogil
+ctypedef int (*GetAttribute)(void*, int, uint64_t) noexcept nogil
 
 cdef extern from "transfer.h" namespace "mxtrt" nogil:
     cdef cppclass Driver:
@@ -23,6 +24,7 @@ cdef extern from "transfer.h" namespace "mxtrt" nogil:
         CopyToHost copy_to_host
         LaunchGraph launch_graph
         Synchronize synchronize
+        GetAttribute get_attribute
 
     cdef cppclass Piece:
         void* array
@@ -47,6 +49,7 @@ cdef class Transfer:
         self._driver.copy_to_host = <CopyToHost><intptr_t>driver[1]
         self._driver.launch_graph = <LaunchGraph><intptr_t>driver[2]
         self._driver.synchronize = <Synchronize><intptr_t>driver[3]
+        self._driver.get_attribute = <GetAttribute><intptr_t>driver[4]
         self._stream = <void*><intptr_t>stream
         self._num_inputs, self._num_outputs = len(inputs), len(outputs)
         self._inputs = _pieces(inputs)

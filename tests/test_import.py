@@ -47,6 +47,7 @@ def test_public_names() -> None:
         "export_model",
         "load",
         "optimize",
+        "pinned_array",
         "register_converter",
         "release",
         "report",

@@ -727,7 +727,8 @@ def test_plans_on_this_gpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         loaded, params = mxtrt.load(tmp_path / "net", cache_dir=False)
     assert "mxtrt0 runs the plan that was saved" in caplog.text
     np.testing.assert_array_equal(outputs(loaded, params), expected)
-    assert operator.engines(loaded)[0].origins == []  # type: ignore[attr-defined]
+    [engine] = operator.engines(loaded)
+    assert [origin.stored for _, origin in engine.origins] == [True]  # type: ignore[attr-defined]
 
 
 def test_plans_that_anybody_may_have_written(

@@ -7,6 +7,7 @@ the calls of pycuda and TensorRT that mxtrt uses, on the memory of this machine.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import inspect
 import logging
@@ -806,10 +807,84 @@ def test_lowering_rounds_and_saturates():
     np.testing.assert_allclose(bits.view(np.float32), values, rtol=2**-8)
 
 
+NUMBERS = {
+    "a cast": ([("Cast", {"to": TensorProto.INT32})], "int32"),
+    "through others": (
+        [("Add", {}), ("Relu", {}), ("Reshape", {}), ("Floor", {}), ("Cast", {"to": 7})], "int64",
+    ),
+    "a comparison": ([("Mul", {}), ("Greater", {})], "bool"),
+    "equal": ([("Equal", {})], "bool"),
+    "truths": ([("Sub", {}), ("Cast", {"to": TensorProto.BOOL})], "bool"),
+    "the largest": ([("Mul", {}), ("ArgMax", {"axis": -1, "keepdims": 0})], "int64"),
+}  # fmt: skip
+
+
+def numbers_model(name: str) -> onnx.ModelProto:
+    """Return a model that makes places or truths of (4, 3000) float32 numbers."""
+    steps, dtype = NUMBERS[name]
+    nodes, last = [], "x"
+    for i, (op, attributes) in enumerate(steps):
+        beside = {"Add": ["half"], "Mul": ["one"], "Greater": ["c"], "Equal": ["c"], "Sub": ["c"],
+                  "Reshape": ["shape"]}.get(op, [])  # fmt: skip
+        made = "y" if i == len(steps) - 1 else f"t{i}"
+        nodes.append(helper.make_node(op, [last, *beside], [made], name=f"n{i}", **attributes))
+        last = made
+    constants = {"half": np.float32(0.5), "one": np.float32(1), "c": np.float32(30001),
+                 "shape": np.int64([4, 3000])}  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 3000))],
+        [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)),
+                                       None)],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_places_are_not_rounded(name, precision):
+    """Word 30001 is not word 30000, which is what float16 makes of it."""
+    model = numbers_model(name)
+    names = _precision.float32_nodes(model)
+    assert names == {node.name for node in model.graph.node}
+    lowered, _ = _precision.strongly_typed(model, {}, precision, names)
+    x = np.random.default_rng(0).permutation(12000).reshape(4, 3000).astype("float32") + 24000
+    np.testing.assert_array_equal(run_onnx(lowered, {"x": x}), run_onnx(model, {"x": x}))
+
+
+def test_numbers_before_weights_are_rounded():
+    """What a layer with weights makes of its inputs is as exact as the precision is."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 3] x, float[3, 4] w) => (bool[2, 4] y) {
+            a = MatMul (x, w)  b = Neg (a)  c = Tanh (b)  d = Abs (c)  y = Greater (d, b)
+        }"""
+    )
+    for node in model.graph.node:
+        node.name = node.output[0]
+    assert _precision.float32_nodes(model) == {"b", "d", "y"}
+
+
+def test_places_in_loops_are_not_rounded():
+    body = helper.make_graph(
+        [helper.make_node("Cast", ["r"], ["i"], name="inside", to=TensorProto.INT32)], "body",
+        [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("i", TensorProto.INT32, None)],
+    )  # fmt: skip
+    scan = helper.make_node("Scan", ["x"], ["y"], name="scan", num_scan_inputs=1, body=body)
+    model = helper.make_model(helper.make_graph([scan], "g", [], []))
+    assert _precision.float32_nodes(model) == {"inside"}
+
+
 class FakeLayer:
-    def __init__(self, name: str, kind: str, *dtypes: str) -> None:
-        self.name, self.type, self.precision = name, kind, None
+    def __init__(self, name: str, kind: str, *dtypes: str, reads: str = "float32") -> None:
+        self.name, self.type, self.precision = name, SimpleNamespace(name=kind), None
         self.num_outputs, self.dtypes, self.types = len(dtypes), dtypes, {}
+        self.reads = reads
+
+    def get_input(self, index):
+        return SimpleNamespace(dtype=self.reads)
 
     def get_output(self, index):
         made = index < self.num_outputs  # else TensorRT's answer is None
@@ -823,9 +898,14 @@ class FakeLayer:
     ("precision", "has_float16", "flags", "pinned"),
     [
         ("fp32", False, set(), []),
-        ("fp16", False, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
-        ("bf16", False, {"BF16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow"]),
-        ("fp32", True, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "conv", "best"]),
+        ("fp16", False, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "words"]),
+        ("bf16", False, {"BF16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "words"]),
+        (
+            "fp32",
+            True,
+            {"FP16", "OBEY_PRECISION_CONSTRAINTS"},
+            ["norm/Pow", "conv", "best", "words", "more"],
+        ),
     ],
 )
 def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
@@ -837,21 +917,27 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
         FakeLayer("weight", "CONSTANT", "float32"),
         FakeLayer("equal sizes", "ASSERTION"),
         FakeLayer("best", "TOPK", "float32", "int32"),
+        FakeLayer("words", "IDENTITY", "int32"),
+        FakeLayer("more", "ELEMENTWISE", "bool"),
+        FakeLayer("sizes", "ELEMENTWISE", "int32", reads="int32"),
     ]
     names = ("FP16", "BF16", "OBEY_PRECISION_CONSTRAINTS")
     trt = SimpleNamespace(
         float32="float32",
         BuilderFlag=SimpleNamespace(**{name: name for name in names}),
-        LayerType=SimpleNamespace(CONSTANT="CONSTANT"),
+        LayerType=SimpleNamespace(CONSTANT=layers[4].type),
     )
     definition = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    network = _network.Network(definition, None, frozenset({"norm/Pow"}), has_float16)
+    network = _network.Network(definition, None, frozenset({"norm/Pow", "words"}), has_float16)
     found: set = set()
     config = SimpleNamespace(set_flag=found.add)
     _settings.lower_precision(SimpleNamespace(module=trt), config, network, precision)
     assert found == flags
     assert [layer.name for layer in layers if layer.precision == "float32"] == pinned
-    assert [layer.name for layer in layers if layer.types] == pinned
+    decided = {"words", "more"}  # places and truths stay what they are
+    assert [layer.name for layer in layers if layer.types] == [
+        name for name in pinned if name not in decided
+    ]
     assert all(layer.types in ({}, {0: "float32"}) for layer in layers)
 
 
@@ -892,6 +978,7 @@ def driver_callbacks(gpu: FakeGpu) -> list:
         ctypes.CFUNCTYPE(ctypes.c_int, pointer, word, number, pointer)(copy_to_host),
         ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)(launch),
         ctypes.CFUNCTYPE(ctypes.c_int, pointer)(lambda stream: 0),
+        ctypes.CFUNCTYPE(ctypes.c_int, pointer, ctypes.c_int, word)(lambda *_: 1),  # not pinned
     ]
 
 
@@ -1075,6 +1162,20 @@ def test_shapes_may_change_from_call_to_call():
     assert not gpu.pinned
     with pytest.raises(EngineError, match="closed"):
         call(plan, np.zeros((1, 4), np.float32))
+
+
+def test_a_plan_goes_with_its_last_call():
+    """Without waiting for the garbage collector: it is memory of the GPU that it holds."""
+    gpu, plan = FakeGpu(), None
+    plan = fake_plan(FakeEngine(), gpu)
+    call(plan, np.ones((3, 4), np.float32))
+    gc.disable()
+    try:
+        del plan
+        assert all(memory.freed for memory in gpu.allocated)
+    finally:
+        gc.enable()
+    assert not gpu.pinned
 
 
 def test_large_arrays_arrive_whole():

@@ -101,6 +101,45 @@ def test_tf32_and_float16():
     check(net, (args, aux), {"data": images(4)}, 2e-2, shapes=shapes, precision="fp16")
 
 
+def test_word_numbers_in_float16():
+    """MXNet holds them as float32, and float16 ends at 2048 as far as each number goes."""
+    words = np.random.default_rng(0).integers(0, 30522, (2, 64)).astype("float32")
+    net = mx.sym.Embedding(mx.sym.var("data"), input_dim=30522, output_dim=32, name="words")
+    net = mx.sym.FullyConnected(net, num_hidden=8, flatten=False, name="fc")
+    rng = np.random.default_rng(1)
+    shapes = dict(zip(net.list_arguments(), net.infer_shape(data=(2, 64))[0]))
+    args = {n: mx.nd.array(rng.standard_normal(s)) for n, s in shapes.items() if n != "data"}
+    check(net, (args, {}), {"data": words}, 2e-2, shapes={"data": (2, 64)}, precision="fp16")
+
+
+def test_truths_in_float16():
+    x = mx.sym.var("data")
+    steps = mx.sym.contrib.arange_like(x, axis=1)
+    net = mx.sym.Group([
+        mx.sym.broadcast_greater(x, mx.sym.expand_dims(steps, 0)),
+        x == 30001, mx.sym.argmax(x, axis=1), mx.sym.Cast(x * 1 + 0.5, dtype="int32"),
+    ])  # fmt: skip
+    data = np.random.default_rng(0).permutation(8000).reshape(2, 4000).astype("float32") + 24000
+    data[1] -= 24000
+    check(net, ({}, {}), {"data": data}, 1e-6, shapes={"data": (2, 4000)}, precision="fp16")
+
+
+def test_arrays_in_pinned_memory():
+    net, args, aux = convnet()
+    shapes = {"data": (64, 3, 32, 32)}
+    optimized, kept = mxtrt.optimize(net, (args, aux), shapes=shapes, **EXACT)
+    data = mxtrt.pinned_array(shapes["data"])
+    bound = optimized.bind(mx.cpu(), {**kept[0], "data": data}, None, "null", kept[1])
+    for seed in range(5):
+        batch = np.roll(images(64), seed, 0)
+        data[:] = batch
+        [want] = run(net, (args, aux), data=batch)
+        np.testing.assert_allclose(bound.forward(is_train=False)[0].asnumpy(), want, 1e-4, 1e-5)
+    [plan] = plans(optimized)
+    [lane] = plan._idle
+    assert not lane.inputs[0]._host.any(), "the batches went through other pinned memory"
+
+
 @pytest.mark.parametrize("outputs", [False, True])
 def test_batches_in_halves(outputs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is faster: the results are those of the whole batch."""

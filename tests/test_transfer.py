@@ -21,6 +21,7 @@ class Driver:
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
         self.launched: list[int] = []
+        self.pinned: list[range] = []  # addresses of arrays
         self.status = {"to_device": 0, "to_host": 0, "launch": 0, "synchronize": 0}
         word, pointer, number = ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t
         self.functions = [
@@ -28,6 +29,7 @@ class Driver:
             ctypes.CFUNCTYPE(ctypes.c_int, pointer, word, number, pointer)(self.to_host),
             ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer)(self.launch),
             ctypes.CFUNCTYPE(ctypes.c_int, pointer)(lambda stream: self.status["synchronize"]),
+            ctypes.CFUNCTYPE(ctypes.c_int, pointer, ctypes.c_int, word)(self.attribute),
         ]
         self.addresses = [ctypes.cast(f, ctypes.c_void_p).value for f in self.functions]
 
@@ -39,6 +41,13 @@ class Driver:
     def to_host(self, host: int, device: int, nbytes: int, stream: int) -> int:
         ctypes.memmove(host, device, nbytes)
         return self.status["to_host"]
+
+    def attribute(self, value: int, attribute: int, address: int) -> int:
+        assert attribute == 2
+        if not any(address in addresses for addresses in self.pinned):
+            return 1  # what the driver says of memory that it does not know
+        ctypes.c_uint.from_address(value).value = 1
+        return 0
 
     def launch(self, graph: int, stream: int) -> int:
         self.launched.append(graph)
@@ -103,6 +112,30 @@ def test_what_is_in_pinned_memory_already():
     assert copies.download([0]) == 0
     assert (tensor.pinned == 8).all()
     np.testing.assert_array_equal(tensor.array, before)
+
+
+def test_arrays_in_pinned_memory_are_not_copied_there():
+    driver, x, y = Driver(), Tensor(600 * KIB), Tensor(400 * KIB, 1)
+    for tensor in (x, y):
+        driver.pinned.append(range(tensor.address, tensor.address + tensor.array.nbytes))
+    y.device[:] = 5
+    assert transfer(driver, [x], [y]).replay([x.address], 1, [y.address]) == 0
+    np.testing.assert_array_equal(x.device, x.array)
+    assert driver.sent == [(x.device.ctypes.data, 600 * KIB)]
+    assert (y.array == 5).all()
+    assert not x.pinned.any()
+    assert not y.pinned.any()
+
+
+@pytest.mark.parametrize("part", [slice(None, -1), slice(1, None)])
+def test_arrays_of_which_a_part_is_pinned(part):
+    driver, x = Driver(), Tensor(600 * KIB)
+    driver.pinned.append(range(x.address, x.address + x.array.nbytes)[part])
+    copies = transfer(driver, [x], [x])
+    assert copies.upload([x.address]) == 0
+    np.testing.assert_array_equal(x.pinned, x.array)
+    assert copies.download([x.address]) == 0
+    np.testing.assert_array_equal(x.array, x.device)
 
 
 def test_a_graph_is_launched_in_between():

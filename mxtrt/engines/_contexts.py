@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ class Lane:
     """What a call with arrays on the CPU needs to itself; it runs while it holds `activations`."""
 
     def __init__(self, plan: LoadedPlan, activations: Activations) -> None:
-        self.plan, self.gpu, self.activations = plan, plan.gpu, activations
+        self.plan: LoadedPlan = weakref.proxy(plan)  # which holds this, and goes with its last call
+        self.gpu, self.activations = plan.gpu, activations
         self.stream = self.gpu.stream()
         self.handle: int = self.stream.handle
         self.context = plan.new_context(self.handle)
@@ -244,7 +246,8 @@ class StreamContext:
     """The execution context for one of MXNet's streams: what it is given is MXNet's own memory."""
 
     def __init__(self, plan: LoadedPlan, stream: int) -> None:
-        self.plan, self._stream = plan, stream
+        self.plan: LoadedPlan = weakref.proxy(plan)  # which holds this, and goes with its last call
+        self._stream = stream
         self.context = plan.new_context(stream)
         self.addresses: dict[str, int] = {}
         self._shapes: Shapes = ()

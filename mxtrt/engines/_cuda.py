@@ -279,6 +279,7 @@ _TRANSFER_FUNCTIONS = (
     "cuMemcpyDtoHAsync_v2",
     "cuGraphLaunch",
     "cuStreamSynchronize",
+    "cuPointerGetAttribute",
 )
 
 

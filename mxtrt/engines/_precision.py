@@ -6,7 +6,7 @@ that stand in the network (`strongly_typed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..errors import EngineError
+from ..onnx_model import graphs
 
 LARGE = frozenset(
     {"CumSum", "Exp", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
@@ -30,15 +31,50 @@ FLOAT32_ONLY = frozenset(
 )  # fmt: skip
 """Operators of which ONNX wants float32, or whose results are places and not numbers."""
 
+DECISIONS = frozenset(
+    {"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"}
+)  # fmt: skip
+"""Operators that make places or truths of numbers, as a `Cast` to integers does: word 30001 is not
+word 30000, which is what float16 makes of it."""
+
+MOVES = frozenset(
+    {"Abs", "Add", "Ceil", "Clip", "Concat", "Div", "Expand", "Flatten", "Floor", "Gather",
+     "GatherElements", "GatherND", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Pad",
+     "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sign",
+     "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where"}
+)  # fmt: skip
+"""Operators through which such numbers come from the inputs; others compute with weights."""
+
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 LARGEST_FLOAT16 = 65504.0
 
 
 def float32_nodes(proto: onnx.ModelProto, decomposed_nodes: Iterable[str] = ()) -> frozenset[str]:
-    """Return the names of the nodes whose results are kept in float32."""
-    large = {node.name for node in proto.graph.node if node.op_type in LARGE}
-    return frozenset(large.union(decomposed_nodes))
+    """Return the names of the nodes that compute in float32, whatever the precision is."""
+    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
+    large = {node.name for node in nodes if node.op_type in LARGE}
+    return frozenset(large.union(decomposed_nodes, _deciding(nodes)))
+
+
+def _deciding(nodes: Sequence[NodeProto]) -> set[str]:
+    """Return the names of the nodes that make places or truths, and of what moves numbers there."""
+    makers = {name: node for node in nodes for name in node.output}
+    found: set[str] = set()
+    left = [node for node in nodes if node.op_type in DECISIONS or _rounds(node)]
+    while left:
+        node = left.pop()
+        if node.name not in found:
+            found.add(node.name)
+            before = [makers[name] for name in node.input if name in makers]
+            left.extend(maker for maker in before if maker.op_type in MOVES)
+    return found
+
+
+def _rounds(node: NodeProto) -> bool:
+    """Say whether a node is a cast to integers or truths."""
+    to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)
+    return node.op_type == "Cast" and helper.tensor_dtype_to_np_dtype(to).kind in "biu"
 
 
 # -- operators that older parsers do not read --------------------------------------------------

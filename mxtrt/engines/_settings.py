@@ -96,10 +96,14 @@ def lower_precision(api: Api, config: Any, network: Network, precision: str) -> 
 
 
 def _pin_to_float32(trt: Any, layer: Any) -> bool:
-    """Make a layer compute in float32 if that is what it makes; return whether it does."""
+    """Make a layer compute in float32 if it makes or reads that; return whether it does."""
     made = range(layer.num_outputs)  # an assertion, and the trip limit of a loop, make nothing
     outputs = [index for index in made if layer.get_output(index).dtype == trt.float32]
-    if layer.type == trt.LayerType.CONSTANT or 0 not in outputs:
+    decides = (  # makes places or truths: a cast, which is an identity before 8.6, or a comparison
+        getattr(layer.type, "name", "") in {"CAST", "ELEMENTWISE", "IDENTITY"}
+        and layer.get_input(0).dtype == trt.float32
+    )
+    if layer.type == trt.LayerType.CONSTANT or not (decides or 0 in outputs):
         return False
     layer.precision = trt.float32
     for index in outputs:

@@ -25,6 +25,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import threading
 import time
@@ -351,7 +352,7 @@ class TensorRTEngine:
             self._outputs,
             lanes=self.options.contexts,
             cuda_graph=self.options.cuda_graph,
-            rows_are_alone=lambda: computes_rows_alone(self._proto),
+            rows_are_alone=functools.partial(computes_rows_alone, self._proto),
         )
 
 

@@ -10,7 +10,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 import mxnet as mx
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from .weight_sources import Source
 
 Shapes = tuple[tuple[int, ...], ...]
+
+MAX_INFERRED = 256  # shapes of one part of which the outputs' are remembered
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class EngineOperator:
         self.execute: Execute = self.record.counted(engine.execute)
         # MXNet infers the sizes of the outputs from the very nodes that moved
         self._symbol, self._input_names, self._param_shapes = _part_symbol(part)
-        self._infer = lru_cache(maxsize=256)(self._infer_uncached)
+        self._inferred: dict[tuple[Shapes, bool], Shapes] = {}
         self._inputs = [TYPE_FLAGS[value.dtype] for value in part.inputs]
         self._outputs = [TYPE_FLAGS[value.dtype] for value in part.outputs]
 
@@ -80,7 +81,13 @@ class EngineOperator:
         ShapesDisagree
             The operators of the part do not take these shapes.
         """
-        return self._infer(tuple(shapes), mx.util.is_np_shape())
+        key = tuple(shapes), mx.util.is_np_shape()
+        found = self._inferred.get(key)
+        if found is None:
+            if len(self._inferred) >= MAX_INFERRED:
+                self._inferred.clear()
+            found = self._inferred[key] = self._infer(key[0])
+        return found
 
     def infer_type(self, types: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return MXNet's type flags of the inputs, completed, and of the outputs.
@@ -111,7 +118,7 @@ class EngineOperator:
 
         self.execute = guarded
 
-    def _infer_uncached(self, shapes: Shapes, np_shape: bool) -> Shapes:
+    def _infer(self, shapes: Shapes) -> Shapes:
         used = set(self._symbol.list_inputs())  # a branch may leave some out
         known = {n: shape for n, shape in zip(self._input_names, shapes) if n in used}
         try:

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import mxtrt
 from mxtrt.errors import BadModel, BadOption, EngineError
+from mxtrt.operator import engines
 
 BATCH = 4
 IMAGE = (3, 12, 12)
@@ -364,6 +366,19 @@ class TestFailures:
 
 class TestMemory:
     """No weight is held twice, and calls take no memory."""
+
+    def test_a_released_engine_goes_at_once(self) -> None:
+        """Without waiting for the garbage collector: it may hold memory of a GPU."""
+        symbol, _ = mxtrt.optimize(SYMBOL, (ARGS, AUX))
+        symbol.eval(mx.cpu(), data=mx.nd.array(images()))[0].wait_to_read()
+        gc.collect()
+        [engine] = [weakref.ref(engine) for engine in engines(symbol)]
+        gc.disable()
+        try:
+            mxtrt.release(symbol)
+            assert engine() is None
+        finally:
+            gc.enable()
 
     def test_the_engines_do_not_hold_mxnets_arrays(self) -> None:
         arrays: Any = (

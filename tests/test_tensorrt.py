@@ -866,6 +866,21 @@ def test_numbers_before_weights_are_rounded():
     assert _precision.float32_nodes(model) == {"b", "d", "y"}
 
 
+def test_inputs_of_which_every_digit_counts():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 3] words, float[2, 3] both, float[2] lengths, float[2, 3] images, float[1] no)
+            => (float[2, 3] y) {
+            a = Cast <to = 6> (words)  b = Cast <to = 1> (a)  c = Mul (both, b)  d = Tanh (both)
+            e = Clip (lengths)  f = Greater (e, images)  g = Tanh (images)  h = Where (f, c, d)
+            i = Cast <to = 6> (both)  j = Cast <to = 1> (i)  y = Sum (g, h, j)
+        }"""
+    )
+    for node in model.graph.node:
+        node.name = node.output[0]
+    assert _precision.deciding_inputs(model) == {"words", "lengths"}
+
+
 def test_places_in_loops_are_not_rounded():
     body = helper.make_graph(
         [helper.make_node("Cast", ["r"], ["i"], name="inside", to=TensorProto.INT32)], "body",
@@ -894,16 +909,19 @@ class FakeLayer:
         self.types[index] = dtype
 
 
+CONSTRAINTS = ("OBEY_PRECISION_CONSTRAINTS", "DIRECT_IO")
+
+
 @pytest.mark.parametrize(
     ("precision", "has_float16", "flags", "pinned"),
     [
         ("fp32", False, set(), []),
-        ("fp16", False, {"FP16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "words"]),
-        ("bf16", False, {"BF16", "OBEY_PRECISION_CONSTRAINTS"}, ["norm/Pow", "words"]),
+        ("fp16", False, {"FP16", *CONSTRAINTS}, ["norm/Pow", "words"]),
+        ("bf16", False, {"BF16", *CONSTRAINTS}, ["norm/Pow", "words"]),
         (
             "fp32",
             True,
-            {"FP16", "OBEY_PRECISION_CONSTRAINTS"},
+            {"FP16", *CONSTRAINTS},
             ["norm/Pow", "conv", "best", "words", "more"],
         ),
     ],
@@ -921,18 +939,30 @@ def test_flags_of_weakly_typed_versions(precision, has_float16, flags, pinned):
         FakeLayer("more", "ELEMENTWISE", "bool"),
         FakeLayer("sizes", "ELEMENTWISE", "int32", reads="int32"),
     ]
-    names = ("FP16", "BF16", "OBEY_PRECISION_CONSTRAINTS")
+    names = ("FP16", "BF16", *CONSTRAINTS)
     trt = SimpleNamespace(
         float32="float32",
+        TensorFormat=SimpleNamespace(LINEAR=0),
         BuilderFlag=SimpleNamespace(**{name: name for name in names}),
         LayerType=SimpleNamespace(CONSTANT=layers[4].type),
     )
-    definition = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    network = _network.Network(definition, None, frozenset({"norm/Pow", "words"}), has_float16)
+    inputs = [SimpleNamespace(name=name, dtype="float32", allowed_formats=None) for name in "ab"]
+    definition = SimpleNamespace(
+        num_layers=len(layers), get_layer=layers.__getitem__,
+        num_inputs=len(inputs), get_input=inputs.__getitem__,
+    )  # fmt: skip
+    network = _network.Network(
+        definition, None, frozenset({"norm/Pow", "words"}), has_float16, exact_inputs={"b"}
+    )
     found: set = set()
     config = SimpleNamespace(set_flag=found.add)
-    _settings.lower_precision(SimpleNamespace(module=trt), config, network, precision)
+    api = SimpleNamespace(module=trt, has_flag=lambda name: name == "DIRECT_IO")
+    _settings.lower_precision(api, config, network, precision)
     assert found == flags
+    # no word number is lowered on its way to a layer that reads it
+    assert [i.allowed_formats for i in inputs] == (
+        [None, 1] if "DIRECT_IO" in flags else [None] * 2
+    )
     assert [layer.name for layer in layers if layer.precision == "float32"] == pinned
     decided = {"words", "more"}  # places and truths stay what they are
     assert [layer.name for layer in layers if layer.types] == [

@@ -209,7 +209,10 @@ class LoadedPlan:
                 if usual > SLOW:
                     self._graph_is_faster[shapes] = False
                     return None
-            graph = Graph(stream.handle, enqueue)
+            if not usual:  # what TensorRT does once after a change of shapes cannot be captured
+                _time(enqueue, stream, calls=1)
+            with self.api.logger.collecting(quiet=True):
+                graph = Graph(stream.handle, enqueue)
             if usual:
                 replayed = _time(lambda: graph.launch(stream.handle), stream)
                 self._graph_is_faster[shapes] = replayed < GRAPH_GAIN * usual
@@ -322,10 +325,10 @@ class LoadedPlan:
         return lane
 
 
-def _time(enqueue: Callable[[], bool], stream: Any) -> float:
+def _time(enqueue: Callable[[], bool], stream: Any, calls: int = TIMED_CALLS) -> float:
     """Return the seconds that a call takes."""
     seconds = []
-    for _ in range(TIMED_CALLS):
+    for _ in range(calls):
         start = time.perf_counter()
         if not enqueue():
             raise EngineError("the engine could not be enqueued once more")

@@ -19,7 +19,7 @@ from ..onnx_model import graphs
 from ._fatal import fatal_nodes
 from ._forms import misread_nodes, with_right_forms
 from ._nvidia import Api, failed, sentence
-from ._precision import decomposed, float32_nodes, strongly_typed
+from ._precision import deciding_inputs, decomposed, float32_nodes, strongly_typed
 from ._profiles import Profile
 from ._progress import building, interrupts_later
 from ._quantised import between_floats, crossing, in_floats, is_quantised_only
@@ -63,6 +63,7 @@ class Network:
     parser: Any
     float32: frozenset[str]  # nodes that keep float32 whatever the precision
     has_float16: bool = False
+    exact_inputs: frozenset[str] = frozenset()  # inputs of which every digit counts
     weights: Weights | None = None
 
 
@@ -275,6 +276,7 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     model, weights, float32 = for_parser(api, parser, proto, weights, precision)
     network = Network(definition, parser, float32)
     network.has_float16 = TensorProto.FLOAT16 in _types(proto)
+    network.exact_inputs = deciding_inputs(model)
     network.weights = weights
     if not feed(parser, model, weights):
         raise ParseError(f"{api.title}: {first_error(parser)}", _at_fault(api, parser, model))

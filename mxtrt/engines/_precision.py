@@ -71,6 +71,15 @@ def _deciding(nodes: Sequence[NodeProto]) -> set[str]:
     return found
 
 
+def deciding_inputs(proto: onnx.ModelProto) -> frozenset[str]:
+    """Return the inputs that become nothing but places and truths: word numbers, lengths."""
+    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
+    deciding = _deciding(nodes)
+    exact = {name for node in nodes if node.name in deciding for name in node.input}
+    others = {name for node in nodes if node.name not in deciding for name in node.input}
+    return frozenset(info.name for info in proto.graph.input if info.name in exact - others)
+
+
 def _rounds(node: NodeProto) -> bool:
     """Say whether a node is a cast to integers or truths."""
     to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)

@@ -411,7 +411,7 @@ def test_plans_share_their_activations(cuda_graph):
     needed = [plans(symbol)[0].activation_bytes for symbol, _ in made]
     assert min(needed) > 64 << 20
     assert held()[0] == users + 3
-    assert 0 < held()[1] - nbytes <= max(needed)
+    assert held()[1] - nbytes <= max(needed) <= held()[1]  # others may have left some
     for _ in range(_contexts.CALLS_BEFORE_GRAPH + 2):
         for (symbol, kept), expected in zip(made, want):
             [found] = run(symbol, kept, **data)

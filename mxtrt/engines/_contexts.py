@@ -228,6 +228,8 @@ class Staging:
         array = buffer.to_numpy()
         if array.dtype == np.int64 and self.tensor.dtype == "int32":
             _require_int32(array, self.tensor.name)
+        elif array.dtype.kind == "f" and self.tensor.dtype == "int32":
+            array = _truncated(array)
         np.copyto(self._host, array, casting="unsafe")
         return 0
 
@@ -355,7 +357,8 @@ class StreamContext:
         if DTYPES.get(buffer.dtype) != tensor.dtype:
             raise EngineError(
                 f"{tensor.name!r} is {DTYPES.get(buffer.dtype)} in MXNet and {tensor.dtype} in "
-                f"{self.plan.api.title}: on a GPU it cannot be converted on the way"
+                f"{self.plan.api.title}: on a GPU it cannot be converted on the way; pass "
+                f"dtypes={{{tensor.name!r}: {tensor.dtype!r}}} to mxtrt.optimize, and such arrays"
             )
         if self.addresses.get(tensor.name) != buffer.address:
             if not self.context.set_tensor_address(tensor.name, buffer.address):
@@ -388,6 +391,13 @@ def check_output_shape(context: Any, tensor: Tensor | None, buffer: Buffer) -> N
             f"{tensor.name!r} is {format_shape(made)} in TensorRT and "
             f"{format_shape(buffer.shape)} in MXNet"
         )
+
+
+def _truncated(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return floats as int32, as TensorRT casts them: what lies beyond comes out at the end."""
+    limits = np.iinfo(np.int32)
+    whole = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
+    return whole.astype(np.int32)
 
 
 def _require_int32(array: np.ndarray[Any, Any], name: str) -> None:

@@ -19,7 +19,7 @@ from ..onnx_model import graphs
 from ._fatal import fatal_nodes
 from ._forms import misread_nodes, with_right_forms
 from ._nvidia import Api, failed, sentence
-from ._precision import deciding_inputs, decomposed, float32_nodes, strongly_typed
+from ._precision import decomposed, float32_nodes, strongly_typed, with_integer_inputs
 from ._profiles import Profile
 from ._progress import building, interrupts_later
 from ._quantised import between_floats, crossing, in_floats, is_quantised_only
@@ -63,7 +63,6 @@ class Network:
     parser: Any
     float32: frozenset[str]  # nodes that keep float32 whatever the precision
     has_float16: bool = False
-    exact_inputs: frozenset[str] = frozenset()  # inputs of which every digit counts
     weights: Weights | None = None
 
 
@@ -276,7 +275,6 @@ def parse(api: Api, proto: onnx.ModelProto, weights: Weights, precision: str = "
     model, weights, float32 = for_parser(api, parser, proto, weights, precision)
     network = Network(definition, parser, float32)
     network.has_float16 = TensorProto.FLOAT16 in _types(proto)
-    network.exact_inputs = deciding_inputs(model)
     network.weights = weights
     if not feed(parser, model, weights):
         raise ParseError(f"{api.title}: {first_error(parser)}", _at_fault(api, parser, model))
@@ -293,6 +291,8 @@ def for_parser(
     float32 = float32_nodes(model, steps | forms | normalisations)
     if api.strongly_typed and precision != "fp32":
         model, weights = strongly_typed(model, weights, precision, float32)
+    elif precision != "fp32" or TensorProto.FLOAT16 in _types(proto):
+        model = with_integer_inputs(model)
     return model, {n: np.ascontiguousarray(array) for n, array in weights.items()}, float32
 
 

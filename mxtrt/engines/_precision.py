@@ -49,6 +49,8 @@ LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 LARGEST_FLOAT16 = 65504.0
 
+INDICES = (TensorProto.INT32, TensorProto.INT64)
+
 
 def float32_nodes(proto: onnx.ModelProto, decomposed_nodes: Iterable[str] = ()) -> frozenset[str]:
     """Return the names of the nodes that compute in float32, whatever the precision is."""
@@ -71,19 +73,40 @@ def _deciding(nodes: Sequence[NodeProto]) -> set[str]:
     return found
 
 
-def deciding_inputs(proto: onnx.ModelProto) -> frozenset[str]:
-    """Return the inputs that become nothing but places and truths: word numbers, lengths."""
+def with_integer_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with int32 in place of float32 inputs that nodes only cast to integers.
+
+    Word numbers, say. Where a flag lowers the precision, TensorRT's fused layers read such inputs
+    in float16, whatever the precision of the cast is. The same object when there are none.
+    """
     nodes = [node for graph in graphs(proto.graph) for node in graph.node]
-    deciding = _deciding(nodes)
-    exact = {name for node in nodes if node.name in deciding for name in node.input}
-    others = {name for node in nodes if node.name not in deciding for name in node.input}
-    return frozenset(info.name for info in proto.graph.input if info.name in exact - others)
+    cast = {name for node in nodes if _to(node) in INDICES for name in node.input}
+    others = {name for node in nodes if _to(node) not in INDICES for name in node.input}
+    others.update(info.name for info in proto.graph.output)
+    found = [
+        index
+        for index, info in enumerate(proto.graph.input)
+        if info.name in cast - others and info.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    if not found:
+        return proto
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    for index in found:
+        model.graph.input[index].type.tensor_type.elem_type = TensorProto.INT32
+    return model
+
+
+def _to(node: NodeProto) -> int | None:
+    """Return the type that a cast makes."""
+    types = [a.i for a in node.attribute if a.name == "to" and node.op_type == "Cast"]
+    return types[0] if types else None
 
 
 def _rounds(node: NodeProto) -> bool:
     """Say whether a node is a cast to integers or truths."""
-    to = next((a.i for a in node.attribute if a.name == "to"), TensorProto.FLOAT)
-    return node.op_type == "Cast" and helper.tensor_dtype_to_np_dtype(to).kind in "biu"
+    to = _to(node)
+    return to is not None and helper.tensor_dtype_to_np_dtype(to).kind in "biu"
 
 
 # -- operators that older parsers do not read --------------------------------------------------

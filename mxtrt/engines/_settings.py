@@ -93,7 +93,6 @@ def lower_precision(api: Api, config: Any, network: Network, precision: str) -> 
             pinned |= _pin_to_float32(trt, layer)
     if pinned:
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    _keep_inputs(api, config, network)
 
 
 def _pin_to_float32(trt: Any, layer: Any) -> bool:
@@ -110,17 +109,6 @@ def _pin_to_float32(trt: Any, layer: Any) -> bool:
     for index in outputs:
         layer.set_output_type(index, trt.float32)
     return True
-
-
-def _keep_inputs(api: Api, config: Any, network: Network) -> None:
-    """Let no word number be lowered on its way to what reads it, which may be a fused layer."""
-    trt = api.module
-    found = [network.definition.get_input(i) for i in range(network.definition.num_inputs)]
-    exact = [t for t in found if t.name in network.exact_inputs and t.dtype == trt.float32]
-    for tensor in exact:
-        tensor.allowed_formats = 1 << int(trt.TensorFormat.LINEAR)
-    if exact and api.has_flag("DIRECT_IO"):
-        config.set_flag(trt.BuilderFlag.DIRECT_IO)
 
 
 def use_timing_cache(api: Api, config: Any, options: Options) -> Any:

@@ -91,18 +91,21 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured() -> None:
         {row["batch"]: row for row in results(name)}
         for name in ("h200_gpu.json", "h200_pytorch.json")
     )
-    cuda = {row["batch"]: row for row in results("h200_onnxruntime.json")}
+    providers = {row["batch"]: row for row in results("h200_onnxruntime.json")}
     shown = re.findall(r"^\| (\d+) \| ([\d. |]+) \|$", README, re.MULTILINE)
     assert [int(batch) for batch, _ in shown] == sorted(ours)
     for batch, cells in shown:
         took = ours[int(batch)]["milliseconds"]
-        other = cuda.get(int(batch))
+        other = providers.get(int(batch))
         assert re.split(r" ?\| ?", cells) == [
             f"{took['MXNet']:.1f}",
             f"{other['milliseconds']['GPU']:.2f}" if other else "",
             f"{pytorch[int(batch)]['graph_ms']:.2f}",
-            *(f"{took[column]:.2f}" for column in ("mxtrt", "mxtrt GPU", "raw")),
+            *(f"{took[column]:.2f}" for column in ("mxtrt", "mxtrt pin", "mxtrt GPU", "raw")),
         ]
+    assert all(row["difference"] < 2e-2 and row["top1_equal"] for row in ours.values())
+    said = [f"{row['milliseconds']['numpy']:.2f}" for row in providers.values()]
+    assert f"From NumPy's arrays ONNX Runtime takes {' and '.join(said)}." in README
 
 
 def test_the_start_on_a_gpu_is_what_was_measured() -> None:

@@ -39,6 +39,7 @@ from mxtrt.engines import (
     _nvidia,
     _precision,
     _settings,
+    _staging,
     tensorrt,
 )
 from mxtrt.engines._fallback import BuildError, FallbackEngine
@@ -1387,8 +1388,86 @@ def test_arrays_on_the_gpu_are_used_where_they_lie():
         np.testing.assert_array_equal(y, 2 * x + 1)
     assert set(plan._on_streams) == {11, 22}
     assert [memory.nbytes for memory in plan.gpu.allocated] == [64, 64], "activations alone"
-    with pytest.raises(EngineError, match="cannot be converted on the way"):
-        plan.execute([FakeBuffer(x.astype("int64"), 2)], [FakeBuffer(y, 2)], 11)
+
+
+class Moment:
+    """An event where there is no stream."""
+
+    open = 0
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        gpu._require_current()
+        Moment.open += 1
+
+    def record(self, stream: int) -> None:
+        self.recorded = True
+
+    def wait(self) -> None:
+        assert self.recorded
+
+    def close(self) -> None:
+        Moment.open -= 1
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let copies on a stream be copies of this machine; return which there were."""
+    made: list[str] = []
+
+    def copy(way: str):
+        def run(target: int, source: int, nbytes: int, stream: int) -> None:
+            made.append(way)
+            ctypes.memmove(target, source, nbytes)
+
+        return run
+
+    for way in ("upload", "download"):
+        monkeypatch.setattr(_staging, way, copy(way))
+    monkeypatch.setattr(_staging, "Event", Moment)
+    Moment.open = 0
+    return made
+
+
+def test_arrays_on_the_gpu_of_other_types(copies, caplog):
+    """Word numbers, which MXNet holds as floats, and MXNet's int64."""
+    plan = fake_plan(FakeEngine(kinds=("INT32", "INT32")))
+    x = np.array([[30001.0, -2.9, 7, 0.99], [1, 2, 3, 4]], np.float32)
+    with caplog.at_level(logging.INFO, "mxtrt"):
+        for rows in (2, 2, 1, 2):
+            part = np.roll(x[:rows], 1, 1)
+            y = np.zeros(part.shape, np.int64)
+            plan.execute([FakeBuffer(part, 2)], [FakeBuffer(y, 2)], 11)
+            np.testing.assert_array_equal(y, 2 * part.astype(np.int32) + 1)
+    assert (
+        "'x' is float32 in MXNet and int32 in the plan: it is converted on the CPU" in caplog.text
+    )
+    assert copies[:4] == ["download", "upload", "download", "upload"]
+    with pytest.raises(EngineError, match="'x' holds numbers beyond int32"):
+        y = np.zeros((1, 4), np.int64)
+        plan.execute([FakeBuffer(np.full((1, 4), 2**31), 2)], [FakeBuffer(y, 2)], 22)
+    plan.close()
+    assert all(memory.freed for memory in plan.gpu.allocated)
+    assert not plan.gpu.pinned
+    assert Moment.open == 0
+
+
+def test_only_what_differs_is_converted(copies):
+    plan = fake_plan(FakeEngine(kinds=("FLOAT", "INT32")))
+    x, y = np.ones((2, 4), np.float32), np.zeros((2, 4), np.int64)
+    for _ in range(2):
+        plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
+    assert plan._on_streams[11].context.addresses["x"] == x.ctypes.data
+    assert copies == ["download", "upload"] * 2  # of the output
+    plan.close()
+
+
+def test_word_numbers_and_a_graph(copies, fake_graphs):
+    plan = fake_plan(FakeEngine(kinds=("INT32", "INT32")), cuda_graph=True)
+    for i in range(6):
+        x, y = np.full((2, 4), i + 0.5, np.float32), np.zeros((2, 4), np.int32)
+        plan.execute([FakeBuffer(x, 2)], [FakeBuffer(y, 2)], 11)
+        np.testing.assert_array_equal(y, 2 * i + 1)
+    plan.close()
 
 
 @pytest.fixture

@@ -109,7 +109,43 @@ def test_word_numbers_in_float16():
     rng = np.random.default_rng(1)
     shapes = dict(zip(net.list_arguments(), net.infer_shape(data=(2, 64))[0]))
     args = {n: mx.nd.array(rng.standard_normal(s)) for n, s in shapes.items() if n != "data"}
-    check(net, (args, {}), {"data": words}, 2e-2, shapes={"data": (2, 64)}, precision="fp16")
+    optimized, kept = check(net, (args, {}), {"data": words}, 2e-2, shapes={"data": (2, 64)},
+                            precision="fp16")  # fmt: skip
+    [plan], [want] = plans(optimized), run(optimized, kept, data=words)
+    assert [tensor.dtype for tensor in plan.inputs] == ["int32"]
+    found, gpu = np.zeros_like(want), _cuda.gpu(0)
+    with gpu:  # from floats on the GPU, too
+        stream = gpu.stream()
+        source, target = gpu.device_memory(words.nbytes), gpu.device_memory(found.nbytes)
+        upload(int(source), words.ctypes.data, words.nbytes, stream.handle)
+        for _ in range(_contexts.CALLS_BEFORE_GRAPH + 2):
+            found[:] = 0
+            arrays = [Device(int(source), words.shape)], [Device(int(target), found.shape)]
+            plan.execute(*arrays, stream.handle)
+            download(found.ctypes.data, int(target), found.nbytes, stream.handle)
+            stream.synchronize()
+            np.testing.assert_array_equal(found, want)
+
+
+def test_bert_in_float16():
+    """Its layers are fused, and read inputs as the fused layer likes them."""
+    words = np.random.default_rng(0).integers(0, 30522, (2, 128)).astype("float32")
+    sym, width = mx.sym, 64
+    x = sym.Embedding(sym.var("data"), input_dim=30522, output_dim=width, name="words")
+    x = sym.transpose(sym.LayerNorm(x, name="norm"), axes=(1, 0, 2))
+
+    def dense(x, units, name):
+        return sym.FullyConnected(x, num_hidden=units, flatten=False, name=name)
+
+    qkv = dense(x, 3 * width, "qkv")
+    scores = sym.softmax(sym.contrib.interleaved_matmul_selfatt_qk(qkv, heads=4))
+    seen = sym.contrib.interleaved_matmul_selfatt_valatt(qkv, scores, heads=4)
+    net = sym.LayerNorm(x + dense(seen, width, "out"), name="norm2")
+    rng = np.random.default_rng(1)
+    shapes = dict(zip(net.list_arguments(), net.infer_shape(data=words.shape)[0]))
+    args = {n: mx.nd.array(rng.normal(0, 0.2, s)) for n, s in shapes.items() if n != "data"}
+    shapes = {"data": ((1, 2, 4), 128)}
+    check(net, (args, {}), {"data": words}, 2e-2, shapes=shapes, precision="fp16")
 
 
 def test_truths_in_float16():
@@ -306,6 +342,7 @@ class Device:
 
     def __init__(self, address: int, shape: tuple[int, ...], dtype: str = "float32") -> None:
         self.address, self.shape, self.dtype = address, shape, TYPE_FLAGS[dtype]
+        self.nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
 def built_plan(batch=2, **options):

@@ -12,19 +12,17 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .._transfer import Transfer
 from ..arrays import DTYPES
 from ..errors import EngineError
 from ..graph import format_shape
 from ._activations import Activations, give_memory, of_stream
-from ._cuda import Gpu, Graph, error_name
+from ._cuda import Graph, error_name
 from ._halves import Halves, halves_if_faster, worth_halving
 from ._nvidia import failed
+from ._staging import Conversion, Staging, Tensor
 
 if TYPE_CHECKING:
     from .._bridge import Buffer
@@ -36,14 +34,6 @@ MAX_ADDRESSES = 64
 
 Shapes = tuple[tuple[int, ...], ...]
 """The shapes of all inputs."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of a plan, under TensorRT's name, with NumPy's name of its type."""
-
-    name: str
-    dtype: str
 
 
 class Lane:
@@ -172,78 +162,6 @@ class Lane:
         return bool(self.context.execute_async_v3(self.handle))
 
 
-class Staging:
-    """Pinned memory and device memory for one input or output, as large as was ever needed."""
-
-    def __init__(self, gpu: Gpu, tensor: Tensor | None) -> None:
-        self.gpu, self.tensor = gpu, tensor
-        self._capacity = -1
-        self._pinned: Any = None
-        self._device: Any = None
-        self._host: Any = None  # the pinned memory in the present shape
-
-    def reserve(self, shape: tuple[int, ...], context: Any) -> None:
-        """Make room for a shape and tell the context where it is."""
-        if self.tensor is None:
-            return
-        dtype = np.dtype(self.tensor.dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if nbytes > self._capacity:
-            self.close()
-            self._pinned = self.gpu.pinned_memory(nbytes)
-            self._device = self.gpu.device_memory(nbytes)
-            self._capacity = nbytes
-            if not context.set_tensor_address(self.tensor.name, int(self._device)):
-                raise EngineError(f"TensorRT does not take the address of {self.tensor.name!r}")
-        self._host = self._pinned[:nbytes].view(dtype).reshape(shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The present shape."""
-        shape: tuple[int, ...] = self._host.shape
-        return shape
-
-    def place(self) -> tuple[int, int, int]:
-        """Return the pinned address, the device's address and the bytes of the present shape."""
-        if self.tensor is None:
-            return 0, 0, 0
-        return self._host.ctypes.data, int(self._device), self._host.nbytes
-
-    def close(self) -> None:
-        """Free both; the GPU must be current."""
-        if self._pinned is not None:
-            self._host = None
-            self.gpu.unpin(self._pinned)
-        if self._device is not None:
-            self._device.free()
-        self._pinned = self._device = None
-        self._capacity = -1
-
-    def source(self, buffer: Buffer) -> int:
-        """Return where to copy MXNet's array from; 0 if it is in pinned memory now."""
-        if self.tensor is None:
-            return 0
-        if DTYPES.get(buffer.dtype) == self.tensor.dtype:
-            return buffer.address
-        array = buffer.to_numpy()
-        if array.dtype == np.int64 and self.tensor.dtype == "int32":
-            _require_int32(array, self.tensor.name)
-        elif array.dtype.kind == "f" and self.tensor.dtype == "int32":
-            array = _truncated(array)
-        np.copyto(self._host, array, casting="unsafe")
-        return 0
-
-    def target(self, buffer: Buffer) -> int:
-        """Return where MXNet's array is; 0 if it is of another type, for which see `convert`."""
-        same = self.tensor is not None and DTYPES.get(buffer.dtype) == self.tensor.dtype
-        return buffer.address if same else 0
-
-    def convert(self, buffer: Buffer) -> None:
-        """Copy pinned memory to MXNet's array if that is of another type."""
-        if self.tensor is not None and DTYPES.get(buffer.dtype) != self.tensor.dtype:
-            np.copyto(buffer.to_numpy(), self._host, casting="unsafe")
-
-
 class StreamContext:
     """The execution context for one of MXNet's streams: what it is given is MXNet's own memory."""
 
@@ -252,6 +170,7 @@ class StreamContext:
         self._stream = stream
         self.context = plan.new_context(stream)
         self.addresses: dict[str, int] = {}
+        self._conversions: dict[int, Conversion] = {}  # by the index of the input or output
         self._shapes: Shapes = ()
         self._lock = threading.Lock()
         self._captures = plan.gpu.stream()  # MXNet's own may be in use by others meanwhile
@@ -273,17 +192,31 @@ class StreamContext:
         self._use_activations()
         shapes = tuple(buffer.shape for buffer in inputs)
         if shapes != self._shapes:
-            self._prepare(shapes, outputs)
-        addresses = tuple([buffer.address for buffer in (*inputs, *outputs)])
+            self._prepare(shapes, inputs, outputs)
+        addresses = [buffer.address for buffer in (*inputs, *outputs)]
+        if not self._conversions:
+            self._run(tuple(addresses))
+            return
+        with self.plan.gpu:
+            for index, conversion in self._conversions.items():
+                if index < len(inputs):
+                    conversion.read(addresses[index], self._stream)
+            placed = {index: c.address for index, c in self._conversions.items()}
+            self._run(tuple([placed.get(i, address) for i, address in enumerate(addresses)]))
+            for index, conversion in self._conversions.items():
+                if index >= len(inputs):
+                    conversion.write(addresses[index], self._stream)
+
+    def _run(self, addresses: tuple[int, ...]) -> None:
+        """Enqueue the engine on inputs and outputs at these addresses."""
         graph = self._graphs.get(addresses)
         if graph is not None:
             if not graph.launch(self._stream):
                 raise EngineError(f"{self.plan.api.title}: the CUDA graph was not launched")
             return
-        tensors = (*self.plan.inputs, *self.plan.outputs)
-        for placed, buffer in zip(tensors, (*inputs, *outputs)):
-            if placed is not None:
-                self._place(placed, buffer)
+        for tensor, address in zip((*self.plan.inputs, *self.plan.outputs), addresses):
+            if tensor is not None:
+                self._place(tensor.name, address)
         if not self.context.execute_async_v3(self._stream):
             raise self.plan.not_enqueued()
         self._capture(addresses)
@@ -317,19 +250,27 @@ class StreamContext:
     def close(self) -> None:
         """Free everything; the GPU must be current."""
         self._drop_graphs()
+        self._drop_conversions()
         self.context = self._captures = None
         self._activations.leave()
 
-    def _prepare(self, shapes: Shapes, outputs: Sequence[Buffer]) -> None:
+    def _prepare(self, shapes: Shapes, inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         self._shapes = ()
-        if self._graphs:
+        if self._graphs or self._conversions:
             with self.plan.gpu as gpu:
                 gpu.synchronize()
                 self._drop_graphs()
+                self._drop_conversions()
         self._seen.clear()
         set_input_shapes(self.plan, self.context, shapes)
         for tensor, buffer in zip(self.plan.outputs, outputs):
             check_output_shape(self.context, tensor, buffer)
+        tensors = zip((*self.plan.inputs, *self.plan.outputs), (*inputs, *outputs))
+        for index, (placed, buffer) in enumerate(tensors):
+            if placed is not None and DTYPES.get(buffer.dtype) != placed.dtype:
+                with self.plan.gpu as gpu:
+                    conversion = Conversion(gpu, placed, buffer, self.context)
+                self._conversions[index] = conversion
         self._shapes = shapes
 
     def _capture(self, addresses: tuple[int, ...]) -> None:
@@ -353,17 +294,16 @@ class StreamContext:
             graph.close()
         self._graphs.clear()
 
-    def _place(self, tensor: Tensor, buffer: Buffer) -> None:
-        if DTYPES.get(buffer.dtype) != tensor.dtype:
-            raise EngineError(
-                f"{tensor.name!r} is {DTYPES.get(buffer.dtype)} in MXNet and {tensor.dtype} in "
-                f"{self.plan.api.title}: on a GPU it cannot be converted on the way; pass "
-                f"dtypes={{{tensor.name!r}: {tensor.dtype!r}}} to mxtrt.optimize, and such arrays"
-            )
-        if self.addresses.get(tensor.name) != buffer.address:
-            if not self.context.set_tensor_address(tensor.name, buffer.address):
-                raise EngineError(f"TensorRT does not take the address of {tensor.name!r}")
-            self.addresses[tensor.name] = buffer.address
+    def _drop_conversions(self) -> None:
+        for conversion in self._conversions.values():
+            conversion.close()
+        self._conversions.clear()
+
+    def _place(self, name: str, address: int) -> None:
+        if self.addresses.get(name) != address:
+            if not self.context.set_tensor_address(name, address):
+                raise EngineError(f"TensorRT does not take the address of {name!r}")
+            self.addresses[name] = address
 
 
 def set_input_shapes(plan: LoadedPlan, context: Any, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -391,16 +331,3 @@ def check_output_shape(context: Any, tensor: Tensor | None, buffer: Buffer) -> N
             f"{tensor.name!r} is {format_shape(made)} in TensorRT and "
             f"{format_shape(buffer.shape)} in MXNet"
         )
-
-
-def _truncated(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return floats as int32, as TensorRT casts them: what lies beyond comes out at the end."""
-    limits = np.iinfo(np.int32)
-    whole = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
-    return whole.astype(np.int32)
-
-
-def _require_int32(array: np.ndarray[Any, Any], name: str) -> None:
-    limits = np.iinfo(np.int32)
-    if array.size and (array.max() > limits.max or array.min() < limits.min):
-        raise EngineError(f"{name!r} holds numbers beyond int32, in which TensorRT computes")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
 from ._activations import context_without_memory, needed_bytes, unused
-from ._contexts import Lane, Shapes, StreamContext, Tensor, set_input_shapes
+from ._contexts import Lane, Shapes, StreamContext, set_input_shapes
 from ._cuda import Gpu, Graph
 from ._nvidia import Api, failed
+from ._staging import Tensor
 
 if TYPE_CHECKING:
     from .._bridge import Buffer

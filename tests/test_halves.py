@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from gpu_nets import convnet
-from test_tensorrt import FakeBuffer, FakeContext, FakeEngine, FakeGpu, call, fake_plan
+from test_tensorrt import FakeBuffer, FakeContext, FakeEngine, FakeGpu, Moment, call, fake_plan
 
 import mxtrt
 from mxtrt.engines import _execution, _halves
@@ -163,25 +163,6 @@ def timed(monkeypatch: pytest.MonkeyPatch, *medians: float) -> list[float]:
 
     monkeypatch.setattr(_halves, "_median", median)
     return left
-
-
-class Moment:
-    """An event where there is no stream: counts those that are not freed."""
-
-    open = 0
-
-    def __init__(self, gpu: FakeGpu) -> None:
-        gpu._require_current()
-        Moment.open += 1
-
-    def record(self, stream: int) -> None:
-        self.recorded = True
-
-    def let_wait(self, stream: int) -> None:
-        assert self.recorded
-
-    def close(self) -> None:
-        Moment.open -= 1
 
 
 @pytest.fixture(autouse=True)

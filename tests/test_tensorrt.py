@@ -1391,7 +1391,7 @@ def test_arrays_on_the_gpu_are_used_where_they_lie():
 
 
 class Moment:
-    """An event where there is no stream."""
+    """An event where there is no stream: counts those that are not freed."""
 
     open = 0
 
@@ -1403,6 +1403,9 @@ class Moment:
         self.recorded = True
 
     def wait(self) -> None:
+        assert self.recorded
+
+    def let_wait(self, stream: int) -> None:
         assert self.recorded
 
     def close(self) -> None:

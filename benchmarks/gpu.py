@@ -240,9 +240,7 @@ def main() -> None:
     table(results)
     wrong = [r for r in results if "error" in r or r["difference"] > LIMITS[r["precision"]]]
     if wrong:
-        sys.exit(
-            f"failed or wrong: {', '.join('{model} {precision} {batch}'.format(**r) for r in wrong)}"
-        )
+        sys.exit(f"failed or wrong: {[(r['model'], r['precision'], r['batch']) for r in wrong]}")
 
 
 if __name__ == "__main__":

@@ -257,8 +257,8 @@ class OnnxModel:
             return made  # bound to another output already
         name = self._wanted.pop(value, None) or self._unique(value.name)
         for node in nodes:
-            _replace(node.input, made, name)
-            _replace(node.output, made, name)
+            replace_name(node.input, made, name)
+            replace_name(node.output, made, name)
         return name
 
     def _own_output(self, name: str, value: Value) -> str:
@@ -358,7 +358,8 @@ def _external_tensor(name: str, value: Value) -> TensorProto:
     return tensor
 
 
-def _replace(names: Any, old: str, new: str) -> None:
+def replace_name(names: Any, old: str, new: str) -> None:
+    """Put one name in the place of another in the inputs or outputs of a node."""
     for index, name in enumerate(names):
         if name == old:
             names[index] = new

@@ -46,7 +46,6 @@ from mxtrt.engines._fallback import BuildError, FallbackEngine
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
 from mxtrt.onnx_model import export_onnx
-from mxtrt.operator import operators
 from mxtrt.options import Options, read_options
 from mxtrt.params import read_params
 from mxtrt.partition import partition
@@ -866,73 +865,6 @@ def test_numbers_before_weights_are_rounded():
     for node in model.graph.node:
         node.name = node.output[0]
     assert _precision.float32_nodes(model) == {"b", "d", "y"}
-
-
-def test_inputs_that_are_only_cast_to_integers():
-    """TensorRT 8 lowers other inputs before the layer that reads them, fused as it is."""
-    model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["" : 17]>
-        g (float[2, 3] words, float[2, 3] both, float[2] bytes, float16[2] half, int64[2, 3] whole,
-           float[2] unread) => (float[2, 3] y) {
-            a = Cast <to = 7> (words)  b = Cast <to = 6> (words)  c = Cast <to = 7> (both)
-            d = Cast <to = 2> (bytes)  e = Cast <to = 6> (half)  f = Cast <to = 7> (whole)
-            g1 = Tanh (both)  h = Cast <to = 1> (a)  i = Cast <to = 1> (b)  j = Cast <to = 1> (c)
-            k = Cast <to = 1> (f)  y = Sum (g1, h, i, j, k)
-        }"""
-    )
-    found = _precision.with_integer_inputs(model)
-    changed = {
-        i.name for i, j in zip(found.graph.input, model.graph.input)
-        if i.SerializeToString() != j.SerializeToString()
-    }  # fmt: skip
-    assert changed == {"words"}
-    rng = np.random.default_rng(0)
-    words = rng.integers(-(2**24), 2**24, (2, 3)).astype("int32")
-    given = {
-        "both": rng.standard_normal((2, 3)).astype("float32"), "bytes": np.ones(2, np.float32),
-        "half": np.ones(2, np.float16), "whole": np.ones((2, 3), np.int64),
-        "unread": np.ones(2, np.float32),
-    }  # fmt: skip
-    want = run_onnx(model, {**given, "words": words.astype("float32")})
-    np.testing.assert_array_equal(run_onnx(found, {**given, "words": words}), want)
-
-
-@pytest.mark.parametrize(
-    ("typed", "precision", "weights", "kind"),
-    [
-        (False, "fp16", "float32", TensorProto.INT32),
-        (False, "bf16", "float32", TensorProto.INT32),
-        (False, "fp32", "float32", TensorProto.FLOAT),
-        (False, "fp32", "float16", TensorProto.INT32),  # the flag for float16 is needed, too
-        (True, "fp16", "float32", TensorProto.FLOAT),  # there a cast says what it reads
-    ],
-)
-def test_word_numbers_of_an_embedding(typed, precision, weights, kind):
-    net = mx.sym.Embedding(mx.sym.var("words"), input_dim=9, output_dim=4, dtype=weights, name="e")
-    args = {"e_weight": mx.nd.array(np.arange(36).reshape(9, 4), dtype=weights)}
-    dtypes = {"words": "float32"}
-    symbol, _ = mxtrt.optimize(net, (args, {}), dtypes=dtypes, shapes={"words": (2, 3)},
-                               min_subgraph_size=1, engine="onnxruntime")  # fmt: skip
-    [operator] = operators(symbol)
-    proto = onnx.load_model_from_string(operator.onnx.model)
-    held = {name: numpy_view(array) for name, array in operator.onnx.weights().items()}
-    api = SimpleNamespace(strongly_typed=typed)
-    parser = SimpleNamespace(supports_operator=lambda op_type: True)
-    model, *_ = _network.for_parser(api, parser, proto, held, precision)
-    assert [i.type.tensor_type.elem_type for i in model.graph.input] == [kind]
-
-
-def test_inputs_that_loops_read():
-    body = helper.make_graph(
-        [helper.make_node("Tanh", ["x"], ["t"], name="inside")], "body",
-        [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
-    )  # fmt: skip
-    nodes = [helper.make_node("Scan", ["s"], ["y"], num_scan_inputs=1, body=body),
-             helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64)]  # fmt: skip
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xs"]
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, []))
-    assert _precision.with_integer_inputs(model) is model
 
 
 def test_places_in_loops_are_not_rounded():

@@ -338,7 +338,8 @@ class Plan:
 
     def _read(self, tensor: Input, array: Any, stream: int) -> Memory:
         memory = self._checked(read_memory(array, tensor.name, stream), tensor.name)
-        if memory.type_name == "int64" and tensor.dtype == "int32" and not memory.on_gpu:
+        wider = memory.type_name in {"int64", "float32", "float64"}
+        if wider and tensor.dtype == "int32" and not memory.on_gpu:
             memory = _as_int32(memory, tensor.name)
         if memory.type_name != tensor.dtype:
             raise ShapesDisagree(
@@ -492,8 +493,10 @@ class GpuArray:
 
 
 def _as_int32(memory: Memory, name: str) -> Memory:
-    """Return a copy in int32, in which older versions of TensorRT compute what ONNX calls int64."""
+    """Return a copy in int32, for word numbers, and for int64 in older versions of TensorRT."""
     array, limits = memory.to_numpy(), np.iinfo(np.int32)
+    if not np.array_equal(array, np.trunc(array)):
+        raise ShapesDisagree(f"{name!r} holds fractions or NaN, and the plan reads int32")
     if array.size and (array.max() > limits.max or array.min() < limits.min):
         raise ShapesDisagree(f"{name!r} holds numbers beyond int32, which the plan reads")
     return host_memory(array.astype(np.int32), name)

@@ -593,6 +593,21 @@ def test_int64_where_the_plan_has_int32() -> None:
         plan(x + (1 << 40))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_word_numbers_are_floats_in_mxnet(dtype: str) -> None:
+    engine = FakeRange(kinds=("INT32", "INT32"))
+    plan = runtime.Plan(_session.Session(fake_plan(engine)), None)
+    x = np.arange(30000, 30008, dtype=dtype).reshape(2, 4)
+    found = plan(x)["y"]
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, 2 * x + 1)
+    for wrong in (x + 0.5, x * np.nan):
+        with pytest.raises(ShapesDisagree, match="'x' holds fractions or NaN, and the plan reads"):
+            plan(wrong)
+    with pytest.raises(ShapesDisagree, match="'x' holds numbers beyond int32"):
+        plan(x * 1e6)
+
+
 def test_several_threads(plan: runtime.Plan) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -1703,12 +1703,12 @@ def test_the_process_ends_while_something_is_built():
         from mxtrt.engines._background import BackgroundBuilds
         from mxtrt.engines._progress import Watch
         watch = Watch("a build")
-        def build(device, shapes):
+        def build():
             while watch.goes_on:
                 time.sleep(0.01)
             print("stopped", flush=True)
             raise RuntimeError("cancelled")
-        BackgroundBuilds(build, "x").start(0, [])
+        BackgroundBuilds("x").start(build)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..errors import EngineError
-from ._profiles import Shape
 
 log = logging.getLogger("mxtrt")
 
@@ -20,8 +19,6 @@ class BackgroundBuilds:
 
     Parameters
     ----------
-    build : callable
-        Builds for a GPU and the shapes of a call.
     name : str
         What is built, for messages.
 
@@ -31,20 +28,20 @@ class BackgroundBuilds:
         Why a build failed.
     """
 
-    def __init__(self, build: Callable[[int, Sequence[Shape]], object], name: str) -> None:
-        self._build, self._name = build, name
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.error: EngineError | None = None
 
-    def start(self, device: int, shapes: Sequence[Shape]) -> None:
-        """Build for a call, unless a build is going on or has failed."""
+    def start(self, build: Callable[[], object]) -> None:
+        """Call `build`, unless a build is going on or has failed."""
         with self._lock:
             is_busy = self._thread is not None and self._thread.is_alive()
             if is_busy or self.error is not None:
                 return
             thread = threading.Thread(
-                target=self._run, args=(device, shapes), name=f"build of {self._name}"
+                target=self._run, args=(build,), name=f"build of {self._name}"
             )
             try:
                 thread.start()
@@ -60,9 +57,9 @@ class BackgroundBuilds:
         if thread is not None:
             thread.join(seconds)
 
-    def _run(self, device: int, shapes: Sequence[Shape]) -> None:
+    def _run(self, build: Callable[[], object]) -> None:
         try:
-            self._build(device, shapes)
+            build()
         except EngineError as error:
             self.error = error
         except Exception as error:  # nobody else would see it

@@ -218,7 +218,7 @@ class TensorRTEngine:
         self._building = threading.Lock()
         # with strict there is no net below that could serve meanwhile
         wanted = options.background and not options.strict
-        self._background = BackgroundBuilds(self._build_for, proto.graph.name) if wanted else None
+        self._background = BackgroundBuilds(proto.graph.name) if wanted else None
         self.origins: list[tuple[Profile, Origin]] = []
 
     def build_known(self) -> None:
@@ -280,7 +280,7 @@ class TensorRTEngine:
         """Let a plan be built in the background, and raise what says that there is none yet."""
         before = self._same_ranks(device, shapes)
         seen_profile(self._declared, shapes, before, generous=False)  # raises for wrong shapes
-        background.start(device, shapes)
+        background.start(lambda: self._build_for(device, shapes))
         if background.error is not None and not any(self._plans.values()):
             raise BuildError(str(background.error))
         raise NotReady(background.error)

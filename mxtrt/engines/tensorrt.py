@@ -1,25 +1,27 @@
 """The TensorRT engine: parts on NVIDIA GPUs. ``tensorrt_rtx.py`` is the same with another name.
 
-====================  ==================================================
-``_nvidia.py``        what the installed TensorRT can do; its logger
-``_cuda.py``          the GPU, its memory and streams, through pycuda
-``_network.py``       ONNX to a plan: NVIDIA's parser and builder
-``_settings.py``      what the builder is told
-``_fatal.py``         what TensorRT 8 must not see
-``_forms.py``         operators in forms that the parser gets right
-``_quantised.py``     quantised tensors, as floats
-``_replacement.py``   nodes in the place of one
-``_refit.py``         other weights for a plan
-``_stored.py``        a plan from the store, or built and put there
-``_precision.py``     which operators stay in float32
-``_profiles.py``      which sizes a plan is built for
-``_background.py``    builds while ONNX Runtime serves
-``_progress.py``      signs of life of a build, and Ctrl-C
-``_execution.py``     running a plan
-``_contexts.py``      execution contexts, with what a call needs
-``_halves.py``        a batch in two halves, copied beside each other
-``_rows.py``          whether a model allows that
-====================  ==================================================
+======================  ===============================================
+``_nvidia.py``          what the installed TensorRT can do; its logger
+``_cuda.py``            the GPU, its memory and streams, through pycuda
+``_network.py``         ONNX to a plan: NVIDIA's parser and builder
+``_settings.py``        what the builder is told
+``_fatal.py``           what TensorRT 8 must not see
+``_forms.py``           operators in forms that the parser gets right
+``_quantised.py``       quantised tensors, as floats
+``_replacement.py``     nodes in the place of one
+``_refit.py``           other weights for a plan
+``_stored.py``          a plan from the store, or built and put there
+``_precision.py``       which operators stay in float32
+``_integer_inputs.py``  word numbers, which are not to be lowered
+``_profiles.py``        which sizes a plan is built for
+``_background.py``      builds while ONNX Runtime serves
+``_progress.py``        signs of life of a build, and Ctrl-C
+``_execution.py``       running a plan
+``_contexts.py``        execution contexts, with what a call needs
+``_staging.py``         pinned memory, and arrays of other types
+``_halves.py``          a batch in two halves, copied beside each other
+``_rows.py``            whether a model allows that
+======================  ===============================================
 """
 
 from __future__ import annotations

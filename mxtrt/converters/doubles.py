@@ -7,7 +7,7 @@ float32's result, whose error of about 1e-7 one step of Newton's method squares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import factorial, pi
+from math import factorial, log, pi
 from typing import Callable
 
 import numpy as np
@@ -30,9 +30,10 @@ def function(onnx: OnnxModel, op_type: str, x: Operand, dtype: str) -> str:
 
 def elu(onnx: OnnxModel, x: Operand, alpha: float) -> str:
     """Return ``x``, or ``alpha (exp(x) - 1)`` where that is negative; `alpha` is a float32."""
-    below = onnx.op("Exp", onnx.op("Min", x, _number(onnx, 0)))
-    alpha = float(np.float32(alpha))
-    scaled = onnx.op("Mul", onnx.op("Sub", below, _number(onnx, 1)), _number(onnx, alpha))
+    half = onnx.op("Mul", onnx.op("Min", x, _number(onnx, 0)), _number(onnx, 0.5))
+    tanh = onnx.op("Tanh", half)  # which keeps the digits of exp(x) - 1 near 0
+    below = onnx.op("Div", onnx.op("Add", tanh, tanh), onnx.op("Sub", _number(onnx, 1), tanh))
+    scaled = onnx.op("Mul", below, _number(onnx, float(np.float32(alpha))))
     return onnx.op("Where", onnx.op("Greater", x, _number(onnx, 0)), x, scaled)
 
 
@@ -62,14 +63,19 @@ def _tan(onnx: OnnxModel, x: Operand) -> str:
 
 
 def _sinh(onnx: OnnxModel, x: Operand) -> str:
-    apart = onnx.op("Sub", onnx.op("Exp", x), onnx.op("Exp", onnx.op("Neg", x)))
-    half = onnx.op("Mul", apart, _number(onnx, 0.5))
+    half = onnx.op("Sub", *_half_exponentials(onnx, x))
     return _odd_near_0(onnx, x, [1 / factorial(n) for n in range(1, 12, 2)], half)
 
 
 def _cosh(onnx: OnnxModel, x: Operand) -> str:
-    both = onnx.op("Add", onnx.op("Exp", x), onnx.op("Exp", onnx.op("Neg", x)))
-    return onnx.op("Mul", both, _number(onnx, 0.5))
+    return onnx.op("Add", *_half_exponentials(onnx, x))
+
+
+def _half_exponentials(onnx: OnnxModel, x: Operand) -> tuple[str, str]:
+    """Return half of what ``Exp`` makes of `x` and of -x; what it makes itself may overflow."""
+    log_2 = _number(onnx, log(2))
+    above, below = onnx.op("Sub", x, log_2), onnx.op("Add", x, log_2)
+    return onnx.op("Exp", above), onnx.op("Exp", onnx.op("Neg", below))
 
 
 def _softplus(onnx: OnnxModel, x: Operand) -> str:
@@ -94,8 +100,10 @@ def _asinh(onnx: OnnxModel, x: Operand) -> str:
 
 def _acosh(onnx: OnnxModel, x: Operand) -> str:
     one = _number(onnx, 1)
-    roots = (onnx.op("Sqrt", onnx.op(op, x, one)) for op in ("Sub", "Add"))
-    return onnx.op("Log", onnx.op("Add", x, onnx.op("Mul", *roots)))
+    bounded = onnx.op("Min", x, _number(onnx, 1e300))  # of more, twice as much overflows
+    roots = (onnx.op("Sqrt", onnx.op(op, bounded, one)) for op in ("Sub", "Add"))
+    ratio = onnx.op("Div", onnx.op("Add", bounded, onnx.op("Mul", *roots)), bounded)
+    return onnx.op("Add", onnx.op("Log", x), onnx.op("Log", ratio))
 
 
 def _atanh(onnx: OnnxModel, x: Operand) -> str:

@@ -7,6 +7,7 @@ compute in float64.
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import Any, Callable
 
 import numpy as np
@@ -195,6 +196,10 @@ def modulo(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     zero, one = onnx.constant(0, dtype), onnx.constant(1, dtype)
     by_zero = onnx.op("Equal", b, zero)
     divisor = onnx.op("Where", by_zero, one, b)
+    if dtype in {"int32", "int64"}:
+        # ONNX Runtime 1.23 ends the process over the least integer by -1
+        is_minus_1 = onnx.op("Equal", b, onnx.constant(-1, dtype))
+        divisor = onnx.op("Where", is_minus_1, one, divisor)
     if dtype not in FLOATS:  # integers modulo 1 are 0
         return onnx.op("Mod", a, divisor)
     # TensorRT multiplies by the divisor, which makes NaN of one that is infinite
@@ -212,7 +217,11 @@ def hypotenuse(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     _, long, short = ordered(onnx, onnx.op("Abs", a), onnx.op("Abs", b))
     equal = onnx.op("Equal", long, short)  # 0 / 0 and inf / inf count as 1
     ratio = onnx.op("Where", equal, one, onnx.op("Div", short, long))
-    return onnx.op("Mul", long, onnx.op("Sqrt", onnx.op("Add", onnx.op("Mul", ratio, ratio), one)))
+    factor = onnx.op("Sqrt", onnx.op("Add", onnx.op("Mul", ratio, ratio), one))
+    infinity = onnx.constant(inf, dtype)
+    ends = (onnx.op("Equal", side, infinity) for side in (long, short))
+    # infinite beside NaN too, as in C
+    return onnx.op("Where", onnx.op("Or", *ends), infinity, onnx.op("Mul", long, factor))
 
 
 def ordered(onnx: OnnxModel, a: Operand, b: Operand) -> tuple[str, str, str]:
@@ -237,15 +246,20 @@ def add_n(onnx: OnnxModel, first: Value, *others: Value) -> str:
 
 @converts("clip")
 def clip(onnx: OnnxModel, x: Value, *, a_min: float, a_max: float) -> str:
-    """``clip`` -> ``Clip``."""
+    """``clip`` -> ``Clip``; with ``a_min`` above ``a_max`` the one that `x` is not beyond."""
     low, high = single(a_min), single(a_max)
     if x.dtype in FLOATS:
-        return onnx.op("Clip", x, constant(onnx, low, x.dtype), constant(onnx, high, x.dtype))
-    if low != low or high != high:
+        least, most = (constant(onnx, bound, x.dtype) for bound in (low, high))
+    elif low != low or high != high:
         raise UnsupportedOp(f"a_min={a_min}, a_max={a_max}: NaN bounds no integer")
-    limits = np.iinfo(x.dtype)
-    low, high = (int(min(max(bound, limits.min), limits.max)) for bound in (low, high))
-    return onnx.op("Clip", x, onnx.constant(low, x.dtype), onnx.constant(high, x.dtype))
+    else:
+        limits = np.iinfo(x.dtype)
+        low, high = (int(min(max(bound, limits.min), limits.max)) for bound in (low, high))
+        least, most = (onnx.constant(bound, x.dtype) for bound in (low, high))
+    if not low > high:
+        return onnx.op("Clip", x, least, most)
+    is_above = onnx.op("Greater", x, most)
+    return onnx.op("Where", is_above, most, extreme("Max", onnx, x, least, x.dtype))
 
 
 @converts("where")

@@ -60,8 +60,11 @@ def absolute(onnx: OnnxModel, x: Value) -> str:
 
 @converts("sign", "_contrib_sign_ste")
 def sign(onnx: OnnxModel, x: Value) -> str:
-    """``sign`` -> ``Sign``."""
-    return onnx.op("Sign", x)
+    """``sign`` -> ``Sign``, and 0 of NaN."""
+    found = onnx.op("Sign", x)
+    if x.dtype not in FLOATS:
+        return found
+    return onnx.op("Where", onnx.op("IsNaN", x), onnx.constant(0, x.dtype), found)
 
 
 @converts("negative")
@@ -96,7 +99,14 @@ def cbrt(onnx: OnnxModel, x: Value) -> str:
 @converts("rcbrt")
 def rcbrt(onnx: OnnxModel, x: Value) -> str:
     """``rcbrt`` -> ``Reciprocal`` of the cube root."""
-    return onnx.op("Reciprocal", cbrt(onnx, x))
+    found = onnx.op("Reciprocal", cbrt(onnx, x))
+    return _pole_at_0(onnx, x, found, x.dtype)
+
+
+def _pole_at_0(onnx: OnnxModel, x: Operand, found: str, dtype: str) -> str:
+    """Return `found`, and infinity with the sign of `x` where that is 0 or -0."""
+    is_zero = onnx.op("Equal", x, onnx.constant(0, dtype))
+    return onnx.op("Where", is_zero, onnx.op("Reciprocal", x), found)
 
 
 def _scaled(factor: float, onnx: OnnxModel, x: Value) -> str:
@@ -257,8 +267,9 @@ def gammaln(onnx: OnnxModel, x: Value) -> str:
     # TensorRT 8.5 made NaN of the poles, of the logarithm of infinity
     is_whole = onnx.op("Equal", operand, nearest)
     divisor = onnx.op("Where", is_whole, onnx.constant(1, dtype), onnx.op("Abs", sine))
-    ratio = onnx.op("Div", onnx.constant(pi, dtype), divisor)
-    below = onnx.op("Sub", onnx.op("Log", ratio), log_gamma)
+    # pi / divisor would overflow where x is next to 0
+    ratio = onnx.op("Sub", onnx.constant(log(pi), dtype), onnx.op("Log", divisor))
+    below = onnx.op("Sub", ratio, log_gamma)
     below = onnx.op("Where", is_whole, onnx.constant(inf, dtype), below)
     return onnx.cast(onnx.op("Where", reflected, below, log_gamma), x.dtype)
 
@@ -276,7 +287,8 @@ def gamma(onnx: OnnxModel, x: Value) -> str:
     found = onnx.op("Where", reflected, below, onnx.op("Exp", log_gamma))
     negative = onnx.op("Less", operand, onnx.constant(0, dtype))
     is_pole = onnx.op("And", negative, onnx.op("Equal", operand, nearest))
-    return onnx.cast(onnx.op("Where", is_pole, onnx.constant(nan, dtype), found), x.dtype)
+    found = onnx.op("Where", is_pole, onnx.constant(nan, dtype), found)
+    return onnx.cast(_pole_at_0(onnx, operand, found, dtype), x.dtype)
 
 
 def _for_gamma(onnx: OnnxModel, x: Value) -> tuple[Operand, str]:

@@ -134,12 +134,15 @@ def _has_sign(onnx: OnnxModel, x: Operand, zero: str) -> str:
     integers_in="float32",
 )  # fmt: skip
 def ldexp(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
-    """``_npi_ldexp`` -> ``Mul`` with a ``Pow`` of 2, in float32 for halves as MXNet does it."""
-    if dtype == "float16":
-        return onnx.cast(
-            ldexp(onnx, onnx.cast(a, "float32"), onnx.cast(b, "float32"), "float32"), dtype
-        )
-    return onnx.op("Mul", a, onnx.op("Pow", onnx.constant(2, dtype), b))
+    """``_npi_ldexp`` -> ``Mul`` with a ``Pow`` of 2, in float32 for halves."""
+    if dtype != "float16":
+        return onnx.op("Mul", a, onnx.op("Pow", onnx.constant(2, dtype), b))
+    wide, power = onnx.cast(a, "float32"), onnx.cast(b, "float32")
+    # 2 ** 1023 is finite for MXNet, in float64; already 2 ** 100 is beyond what halves reach
+    bounded = onnx.op("Clip", power, onnx.constant(-100, "float32"), onnx.constant(100, "float32"))
+    is_finite = onnx.op("Less", onnx.op("Abs", power), onnx.constant(1024, "float32"))
+    power = onnx.op("Where", is_finite, bounded, power)
+    return onnx.cast(ldexp(onnx, wide, power, "float32"), dtype)
 
 
 # -- comparison ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ..graph import Value
 from ..onnx_model import OnnxModel, Operand
 from ..registry import converts
 from . import known_rank, may_be_empty, normalized_axis
-from .elementwise import FLOATS
+from .elementwise import FLOATS, as_type
 
 
 def reduced_axes(x: Value, axis: tuple[int, ...] | None, exclude: bool) -> list[int] | None:
@@ -201,5 +201,7 @@ def all_finite(
 
 
 def _finite(onnx: OnnxModel, x: Value) -> str:
-    finite = onnx.op("Less", onnx.op("Abs", x), onnx.constant(inf, x.dtype))  # NaN is not less
+    dtype = "float16" if x.dtype == "float16" else "float32"  # in which MXNet asks for doubles
+    size = onnx.op("Abs", as_type(onnx, x, dtype))
+    finite = onnx.op("Less", size, onnx.constant(inf, dtype))  # NaN is not less
     return reduce(onnx, "ReduceMin", onnx.cast(finite, "float32"), None, False)

@@ -49,6 +49,12 @@ def test_leaky_relu_of_doubles(act_type: str) -> None:
     check_operator(mx.sym.LeakyReLU(X, act_type=act_type, slope=0.3), {"x": x})
 
 
+@pytest.mark.parametrize("act_type", ["elu", "selu"])
+def test_small_doubles_keep_their_digits(act_type: str) -> None:
+    x = np.array([-1e-300, -1e-17, -1e-3, -0.5, -50, -1e9, -np.inf, np.nan, np.inf])
+    check_operator(mx.sym.LeakyReLU(X, act_type=act_type, slope=0.3), {"x": x}, atol=0)
+
+
 def test_hard_sigmoid_of_doubles() -> None:
     x = 3 * random_array((3, 50), "float64")
     check_operator(mx.sym.hard_sigmoid(X, alpha=0.3, beta=0.1), {"x": x})

@@ -66,11 +66,18 @@ def test_modulo_by_any_sign_and_by_zero(op: str, dtype: str) -> None:
     check_operator(apply(op, X, Y), {"x": a, "y": b})
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_the_least_integer_modulo_minus_1(dtype: str) -> None:
+    least = np.array([np.iinfo(dtype).min, -5, 7], dtype)
+    check_operator(apply("_mod", X, Y), {"x": least, "y": np.array([-1, -1, 0], dtype)})
+    check_operator(apply("_mod_scalar", X, scalar=-1), {"x": least})
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_hypotenuse_of_special_numbers(dtype: str) -> None:
     large, small = {"float16": (3e4, 1e-4), "float32": (1e30, 1e-30)}.get(dtype, (1e300, 1e-300))
-    a = np.array([large, small, 0, np.inf, -np.inf, np.inf, -3], dtype)
-    b = np.array([large, small, 0, 1, np.inf, 0, -4], dtype)
+    a = np.array([large, small, 0, np.inf, -np.inf, np.inf, -3, np.nan, -np.inf, np.nan, 2], dtype)
+    b = np.array([large, small, 0, 1, np.inf, 0, -4, np.inf, np.nan, np.nan, np.nan], dtype)
     check_operator(mx.sym._internal._hypot(X, Y), {"x": a, "y": b}, atol=0)
 
 
@@ -145,6 +152,15 @@ def test_clip(bounds: tuple[float, float], dtype: str) -> None:
     low, high = bounds
     x = np.arange(0 if dtype == "uint8" else -6, 12).astype(dtype)
     check_operator(mx.sym.clip(X, a_min=low, a_max=high), {"x": x})
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+def test_clip_to_bounds_that_cross(dtype: str) -> None:
+    x = np.arange(0 if dtype == "uint8" else -3, 9).astype(dtype)
+    check_operator(mx.sym.clip(X, a_min=5, a_max=2), {"x": x})
+    if dtype in FLOATS:
+        special = np.array([np.nan, np.inf, -np.inf, 3], dtype)
+        check_operator(mx.sym.clip(X, a_min=5, a_max=2), {"x": special})
 
 
 def test_clip_of_special_numbers() -> None:

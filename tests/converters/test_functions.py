@@ -116,6 +116,22 @@ def test_infinities(op: str) -> None:
         check_operator(apply(op), {"x": x})
 
 
+@pytest.mark.parametrize("op", ["sign", "rcbrt", "gamma", "gammaln"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_zeros_tiny_numbers_and_nan(op: str, dtype: str) -> None:
+    tiny = {"float16": 1e-7, "float32": 1e-40, "float64": 1e-310}[dtype]
+    x = np.array([0.0, -0.0, tiny, -tiny, np.nan, 3, -3.5, np.inf] * 3, dtype)
+    check_operator(apply(op), {"x": x})
+
+
+@pytest.mark.parametrize(
+    ("op", "numbers"),
+    [("sinh", [710.2, -710.2]), ("cosh", [710.2, -710.2]), ("arccosh", [1.7e308, 1.1, 0.5])],
+)
+def test_the_largest_numbers_of_float64(op: str, numbers: list[float]) -> None:
+    check_operator(apply(op), {"x": np.array(numbers)})
+
+
 @pytest.mark.parametrize("op", ["gamma", "gammaln"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_gamma(op: str, dtype: str) -> None:

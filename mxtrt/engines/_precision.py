@@ -6,23 +6,27 @@ that stand in the network (`strongly_typed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..errors import EngineError
-from ..onnx_model import graphs
+from ..onnx_model import graphs, reads
 
 LARGE = frozenset(
-    {"CumSum", "Exp", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
-     "Log", "LogSoftmax", "LpNormalization", "Pow", "ReduceL1", "ReduceL2", "ReduceLogSum",
-     "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softplus",
-     "Sqrt"}
+    {"Cosh", "CumSum", "Exp", "GlobalLpPool", "GroupNormalization", "InstanceNormalization", "LRN",
+     "LayerNormalization", "Log", "LogSoftmax", "LpNormalization", "LpPool", "Pow", "Reciprocal",
+     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd",
+     "ReduceSum", "ReduceSumSquare", "Sinh", "Softplus", "Sqrt", "Tan"}
 )  # fmt: skip
 """Operators whose results, or sums on the way to them, easily lie beyond 65504."""
+
+GROWING = frozenset(
+    {"CumSum", "Exp", "Pow", "ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Sqrt"}
+)
+"""Those of them whose results are as large: what is made of these next is float32 as well."""
 
 FLOAT32_ONLY = frozenset(
     {"ArgMax", "ArgMin", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "EyeLike",
@@ -32,45 +36,215 @@ FLOAT32_ONLY = frozenset(
 """Operators of which ONNX wants float32, or whose results are places and not numbers."""
 
 DECISIONS = frozenset(
-    {"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "TopK"}
+    {"ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN",
+     "Less", "LessOrEqual", "Mod", "NonMaxSuppression", "Sign", "TopK"}
 )  # fmt: skip
 """Operators that make places or truths of numbers, as a `Cast` to integers does: word 30001 is not
 word 30000, which is what float16 makes of it."""
 
-MOVES = frozenset(
-    {"Abs", "Add", "Ceil", "Clip", "Concat", "Div", "Expand", "Flatten", "Floor", "Gather",
-     "GatherElements", "GatherND", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Pad",
-     "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Sign",
-     "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where"}
+MAGNIFIERS = frozenset({"Cos", "GridSample", "Log", "RoiAlign", "Sin", "Tan"})
+"""Operators that make much of the last digits: those of an angle of many turns, of a place in a
+map, of a chance that float16 takes for 0."""
+
+ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub", "Sum"})
+
+LIMITS = frozenset({"Clip", "Max", "Min"})
+
+MOVES = ARITHMETIC | LIMITS | frozenset(
+    {"Abs", "Ceil", "Concat", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+     "Identity", "Mod", "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round",
+     "ScatterElements", "ScatterND", "Sign", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+     "Unsqueeze", "Where"}
 )  # fmt: skip
 """Operators through which such numbers come from the inputs; others compute with weights."""
+
+SCORES = frozenset({"MaxPool", "Sigmoid", "Softmax"})
+"""Operators that make or choose the scores that decisions compare: float16 knows but 0.9995 and 1
+there, and a score is no peak among others of another precision."""
 
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 LARGEST_FLOAT16 = 65504.0
 
+SMALLEST_FLOAT16 = 2.0**-14  # with all its digits
+
+LARGEST_BFLOAT16 = 0x7F7F  # its bits
+
 INDICES = (TensorProto.INT32, TensorProto.INT64)
+
+INTEGERS = (*INDICES, TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8)
 
 
 def float32_nodes(proto: onnx.ModelProto, decomposed_nodes: Iterable[str] = ()) -> frozenset[str]:
     """Return the names of the nodes that compute in float32, whatever the precision is."""
-    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
-    large = {node.name for node in nodes if node.op_type in LARGE}
-    return frozenset(large.union(decomposed_nodes, _deciding(nodes)))
+    flow = _Flow(proto)
+    large = {node.name for node in flow.nodes if node.op_type in LARGE}
+    return frozenset(large.union(decomposed_nodes, _deciding(flow), _growing(flow)))
 
 
-def _deciding(nodes: Sequence[NodeProto]) -> set[str]:
-    """Return the names of the nodes that make places or truths, and of what moves numbers there."""
-    makers = {name: node for node in nodes for name in node.output}
+class _Flow:
+    """What comes from where in a model, the bodies of its loops and branches included.
+
+    Attributes
+    ----------
+    nodes : list of NodeProto
+        All nodes.
+    makers : dict of str to NodeProto
+        Who makes a tensor.
+    readers : dict of str to list of NodeProto
+        Who reads it.
+    origins, copies : dict of str to list of str
+        From which tensors loops and branches take theirs, and the other way round.
+    constants : dict of str to array
+        Those that are no weights.
+    types : dict of str to int
+        ONNX's element types.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        every = list(graphs(proto.graph))
+        self.nodes = [node for graph in every for node in graph.node]
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        self.origins: dict[str, list[str]] = {}
+        self.copies: dict[str, list[str]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+            for copy, origin in _carried(node):
+                self.origins.setdefault(copy, []).append(origin)
+                self.copies.setdefault(origin, []).append(copy)
+        self.constants = {
+            tensor.name: numpy_helper.to_array(tensor)
+            for graph in every
+            for tensor in graph.initializer
+            if tensor.data_location != TensorProto.EXTERNAL
+        }
+        self.types = _element_types(proto)
+
+    def before(self, node: NodeProto) -> list[NodeProto]:
+        """Return the nodes that make the numbers, or the places in a map, that a node reads."""
+        read = node.input[1:2] if node.op_type in {"GridSample", "RoiAlign"} else node.input
+        names = _closure(read, self.origins)
+        return [self.makers[name] for name in names if name in self.makers]
+
+    def is_whole(self, name: str) -> bool:
+        """Say whether a tensor is computed of nothing but constants and integers."""
+        left, seen = [name], set()
+        while left:
+            one = left.pop()
+            if one in seen or one in self.constants:
+                continue
+            seen.add(one)
+            maker = self.makers.get(one)
+            if maker is None:
+                return False
+            if maker.op_type == "Cast" and self.types.get(maker.input[0]) in INTEGERS:
+                continue
+            if maker.op_type not in MOVES | {"MatMul", "ReduceSum"}:
+                return False
+            left.extend(filter(None, maker.input))
+        return True
+
+
+def _carried(node: NodeProto) -> Iterator[tuple[str, str]]:
+    """Yield the tensors of a loop or a branch, each with one that it is a copy of."""
+    for body in (a.g for a in node.attribute if a.HasField("g")):
+        reads, makes = [i.name for i in body.input], [o.name for o in body.output]
+        given, states = list(node.input), len(node.output)
+        if node.op_type == "Loop":  # its number and its condition go before
+            reads, makes, given = reads[2:], makes[1:], given[2:]
+            states = len(reads)
+        elif node.op_type == "Scan":
+            (count,) = (a.i for a in node.attribute if a.name == "num_scan_inputs")
+            states = len(reads) - count
+        yield from zip(reads, given)
+        yield from zip(reads[:states], makes)
+        yield from zip(node.output, makes)
+
+
+def _closure(names: Iterable[str], steps: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return names and all that steps lead to from there."""
     found: set[str] = set()
-    left = [node for node in nodes if node.op_type in DECISIONS or _rounds(node)]
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left.extend(steps.get(name, ()))
+    return found
+
+
+def _deciding(flow: _Flow) -> set[str]:
+    """Return the names of the nodes that make places or truths, and of what moves numbers there."""
+    found: set[str] = set()
+    left = [n for n in flow.nodes if n.op_type in DECISIONS | MAGNIFIERS or _rounds(n)]
     while left:
         node = left.pop()
         if node.name not in found:
             found.add(node.name)
-            before = [makers[name] for name in node.input if name in makers]
-            left.extend(maker for maker in before if maker.op_type in MOVES)
+            left.extend(n for n in flow.before(node) if n.op_type in MOVES | SCORES
+                        or _is_exact_product(flow, n))  # fmt: skip
     return found
+
+
+def _is_exact_product(flow: _Flow, node: NodeProto) -> bool:
+    """Say whether a node adds up whole numbers, as the filters of images of bytes do."""
+    return node.op_type == "MatMul" and all(map(flow.is_whole, node.input))
+
+
+def _growing(flow: _Flow) -> set[str]:
+    """Return the names of the nodes that go on with numbers that float16 does not have.
+
+    That is with large results, with places that were integers, and with constants beyond its ends,
+    up to the next node that computes with weights. A constant that is only chosen, such as -1e18
+    behind the end of a sentence, may as well be the largest that there is.
+    """
+    found: set[str] = set()
+    left = [name for node in flow.nodes if _makes_large(flow, node) for name in node.output]
+    for node in _with_extreme_constants(flow):
+        found.add(node.name)
+        left.extend(node.output)
+    done: set[str] = set()
+    while left:
+        name = left.pop()
+        if name in done:
+            continue
+        done.add(name)
+        left.extend(flow.copies.get(name, ()))
+        for node in flow.readers.get(name, ()):
+            if node.op_type in MOVES | {"Softmax"}:
+                found.add(node.name)
+            divides = node.op_type == "Div" and name != node.input[0]
+            if node.op_type in MOVES and not divides:
+                left.extend(node.output)
+    return found
+
+
+def _makes_large(flow: _Flow, node: NodeProto) -> bool:
+    if node.op_type == "Cast":
+        return flow.types.get(node.input[0]) in INDICES and _to(node) == TensorProto.FLOAT
+    is_square = node.op_type == "Mul" and node.input[0] == node.input[1]
+    return is_square or node.op_type in GROWING
+
+
+def _with_extreme_constants(flow: _Flow) -> Iterator[NodeProto]:
+    """Yield the nodes that compute with constants that float16 does not have."""
+    floats = {n: np.abs(a) for n, a in flow.constants.items() if a.dtype == np.float32 and a.size}
+    small = {n for n, a in floats.items() if a.size == 1 and 0 < a.max() < SMALLEST_FLOAT16}
+    large = {n for n, a in floats.items() if LARGEST_FLOAT16 / 2 < a.max() < np.inf}
+    left = list(large)
+    while left:  # through what does not compute
+        for node in flow.readers.get(left.pop(), ()):
+            if node.op_type in MOVES - ARITHMETIC - LIMITS and node.output[0] not in large:
+                large.add(node.output[0])
+                left.append(node.output[0])
+    for node in flow.nodes:
+        read = set(node.input)
+        if (node.op_type in ARITHMETIC and read & large) or (
+            node.op_type in ARITHMETIC | LIMITS and read & small
+        ):
+            yield node
 
 
 def with_integer_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -198,7 +372,8 @@ def strongly_typed(
     weights : mapping of str to array
         The weights by name.
     precision : {"fp16", "bf16"}
-        What to compute in, except for operators in `LARGE` and `FLOAT32_ONLY`.
+        What to compute in, except for operators in `LARGE` and `FLOAT32_ONLY`, and the bodies of
+        loops and branches.
     float32 : collection of str
         More nodes that are excepted, by their names.
 
@@ -208,14 +383,7 @@ def strongly_typed(
         A new model.
     weights : dict of str to array
         The weights that it reads; bfloat16 ones as 16-bit integers of the same bits.
-
-    Raises
-    ------
-    EngineError
-        The model has a loop or a branch.
     """
-    if any(a.type == onnx.AttributeProto.GRAPH for n in proto.graph.node for a in n.attribute):
-        raise EngineError(f"precision={precision!r} is not available for models with loops")
     return _Lowering(proto, weights, precision, float32).run()
 
 
@@ -245,7 +413,7 @@ class _Lowering:
             self._add(node)
         for info in self.proto.graph.output:
             self._full(info.name)
-        used = {name for node in self.model.graph.node for name in node.input}
+        used = {name for node in self.model.graph.node for name in reads(node)}
         used.update(info.name for info in self.model.graph.output)
         kept = [t for t in self.model.graph.initializer if t.name in used]
         del self.model.graph.initializer[:]
@@ -255,7 +423,10 @@ class _Lowering:
     def _add(self, node: NodeProto) -> None:
         copy = NodeProto()
         copy.CopyFrom(node)
-        stays = node.op_type in LARGE | FLOAT32_ONLY or node.name in self.float32
+        has_body = any(a.HasField("g") for a in node.attribute)
+        stays = has_body or node.op_type in LARGE | FLOAT32_ONLY or node.name in self.float32
+        for name in sorted(reads(node).difference(node.input) & self.floats):
+            self._full(name)
         for index, name in enumerate(node.input):
             if name in self.floats:
                 # the statistics of a BatchNormalization are small numbers: float32 for them
@@ -309,6 +480,7 @@ def _lowered(array: Any, precision: str) -> Any:
     """Return an array in the lower precision; numbers that are too large become the largest."""
     if precision == "fp16":
         return np.clip(array, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16)
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    largest = np.uint32(LARGEST_BFLOAT16 << 16).view(np.float32)
+    bits = np.clip(np.asarray(array, np.float32), -largest, largest).view(np.uint32)
     rounded = bits + 0x7FFF + ((bits >> 16) & 1)
     return (rounded >> 16).astype(np.uint16).reshape(np.shape(array))

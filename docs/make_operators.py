@@ -31,6 +31,7 @@ PAGE = FOLDER / "operators.md"
 PARSER = FOLDER / "operators_parser.json"
 CONVERTERS = "mxtrt.converters"
 FILLED_IN = "…"
+SPECIAL = "Special numbers: "
 LONGEST = 120  # characters of what the parser says
 SAFE = frozenset({"sorted", "min", "max"})  # functions that sentences use on constants
 
@@ -46,7 +47,10 @@ library or written in Python (`Custom`), move when you register a converter for 
 Names are the primary ones, which stand in a symbol's JSON; an alias such as `identity` becomes its
 primary name, `_copy`, when MXNet reads the symbol.
 
-- **becomes**: what the converter makes of it.
+- **becomes**: what the converter makes of it, and what ONNX Runtime then computes otherwise than
+  MXNet of special numbers: of NaN, of infinities, or where something overflows. In any operator
+  the sign of a zero may be lost. Integers beyond 2**53, which MXNet takes through float64, stay
+  exact, and squares that int32 or int64 cannot hold wrap around.
 - **stays in MXNet where**: the sentences with which the converter, or what it calls, can refuse a
   node, as reports show them; `…` stands for what depends on the node. Two limits hold for all: an
   attribute that the converter does not know, and element types for which an engine has no kernel.
@@ -84,7 +88,8 @@ def _family(module: str, ops: list[str], parsed: Mapping[str, Any]) -> str:
     lines += ["| --- | --- | --- | --- |"]
     for op in sorted(ops, key=str.lower):
         function = _function_of(op)
-        cells = [f"`{op}`", _becomes(function), "<br>".join(limits(function))]
+        becomes = "<br>".join([_becomes(function), *_special(function)])
+        cells = [f"`{op}`", becomes, "<br>".join(limits(function))]
         lines.append(_row([*cells, _verdict(parsed.get(op))]))
     return "\n".join([*lines, ""])
 
@@ -139,6 +144,15 @@ def _becomes(function: Any) -> str:
             dict.fromkeys(op for code in _called(function) for op in _onnx_operators(code))
         )
     return _code(list(named)) or "a constant"
+
+
+def _special(function: Any) -> Iterator[str]:
+    """Yield what a converter's docstring says of special numbers."""
+    for code in _parts(function):
+        if not isinstance(code, str):
+            for paragraph in (inspect.getdoc(code) or "").split("\n\n"):
+                if paragraph.startswith(SPECIAL):
+                    yield paragraph.replace("\n", " ").replace("``", "`").rstrip(".")
 
 
 def _parts(function: Any) -> Iterator[Any]:

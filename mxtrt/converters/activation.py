@@ -16,7 +16,10 @@ ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softrelu":
 
 @converts("Activation")
 def activation(onnx: OnnxModel, x: Value, *, act_type: str) -> str:
-    """``Activation`` -> the ONNX operator of the same function."""
+    """``Activation`` -> the ONNX operator of the same function.
+
+    Special numbers: MXNet's ``relu`` of NaN is 0 in float32.
+    """
     if act_type == "softsign":
         return softsign(onnx, x)
     if act_type not in ACTIVATIONS:
@@ -56,7 +59,10 @@ def leaky_relu(
     lower_bound: float = 0.125,
     upper_bound: float = 0.334,
 ) -> str | tuple[str, str]:
-    """``LeakyReLU`` -> ``LeakyRelu``, ``PRelu``, ``Elu``, ``Selu``, or the formula of GELU."""
+    """``LeakyReLU`` -> ``LeakyRelu``, ``PRelu``, ``Elu``, ``Selu``, or the formula of GELU.
+
+    Special numbers: a slope of 0 makes NaN of infinity below 0, MXNet makes 0 in float32.
+    """
     if act_type == "leaky":
         return _leaky(onnx, x, slope)
     if act_type == "rrelu":  # random while training, their mean in inference

@@ -97,7 +97,10 @@ def im2col(
     dilate: tuple[int, ...] = (),
     pad: tuple[int, ...] = (),
 ) -> str:
-    """``im2col`` -> ``Conv`` with a kernel of one 1 for each place in the window."""
+    """``im2col`` -> ``Conv`` with a kernel of one 1 for each place in the window.
+
+    Special numbers: NaN and infinity make NaN of their neighbours.
+    """
     planes = onnx.op("Reshape", x, onnx.ints([-1, 1, *[0] * len(kernel)]))
     columns = onnx.op(
         "Conv",
@@ -122,7 +125,10 @@ def col2im(
     dilate: tuple[int, ...] = (),
     pad: tuple[int, ...] = (),
 ) -> str:
-    """``col2im`` -> ``ConvTranspose`` with a kernel of one 1 for each place in the window."""
+    """``col2im`` -> ``ConvTranspose`` with a kernel of one 1 for each place in the window.
+
+    Special numbers: NaN and infinity make NaN of their neighbours.
+    """
     ones, none = (1,) * len(kernel), (0,) * len(kernel)
     stride, dilate, pad = stride or ones, dilate or ones, pad or none
     room = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(output_size, pad, dilate, kernel)]

@@ -19,7 +19,7 @@ from . import doubles
 from .elementwise import FLOATS, as_float, cut_off, extreme, from_float, single
 
 FUNCTIONS = {
-    "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "erf": "Erf", "sigmoid": "Sigmoid",
+    "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sigmoid": "Sigmoid",
     "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "tan": "Tan", "arcsin": "Asin",
     "arccos": "Acos", "arctan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh",
     "arcsinh": "Asinh", "arccosh": "Acosh", "arctanh": "Atanh",
@@ -34,6 +34,15 @@ def _function(op_type: str, onnx: OnnxModel, x: Value) -> str:
 
 for _name, _op_type in FUNCTIONS.items():
     converts(_name)(partial(_function, _op_type))
+
+
+@converts("erf")
+def erf(onnx: OnnxModel, x: Value) -> str:
+    """``erf`` -> ``Erf``.
+
+    Special numbers: of NaN ONNX Runtime 1.23 makes 1.
+    """
+    return _function("Erf", onnx, x)
 
 
 def _refuse_integers(x: Value) -> None:

@@ -261,7 +261,10 @@ def _mean_and_std(
 def moments(
     onnx: OnnxModel, x: Value, *, axes: tuple[int, ...] | None = None, keepdims: bool = False
 ) -> tuple[str, str]:
-    """``moments`` -> ``ReduceMean`` of the data, and of the squared distances from it."""
+    """``moments`` -> ``ReduceMean`` of the data, and of the squared distances from it.
+
+    Special numbers: of infinity MXNet makes NaN.
+    """
     reduced = reduced_axes(x, axes, exclude=False)
     centred = onnx.op("Sub", x, onnx.op("ReduceMean", x, axes=reduced, keepdims=1))
     squares = value_of(onnx, onnx.op("Mul", centred, centred), x.shape, x.dtype)
@@ -323,7 +326,10 @@ def softmax(
     dtype: str | None = None,
     use_length: bool | None = False,
 ) -> str:
-    """``softmax`` -> ``Softmax``; what lies past a `length` is masked before and after."""
+    """``softmax`` -> ``Softmax``; what lies past a `length` is masked before and after.
+
+    Special numbers: in a row with NaN or positive infinity the others are not MXNet's.
+    """
     logits, inner = _logits(onnx, x, temperature, dtype)
     if length is None:
         return _as(onnx, onnx.op("Softmax", logits, axis=axis), inner, dtype)
@@ -343,7 +349,10 @@ def log_softmax(
     dtype: str | None = None,
     use_length: bool | None = False,
 ) -> str:
-    """``log_softmax`` -> ``LogSoftmax``."""
+    """``log_softmax`` -> ``LogSoftmax``.
+
+    Special numbers: in a row with NaN or positive infinity the others are not MXNet's.
+    """
     logits, inner = _logits(onnx, x, temperature, dtype)
     return _as(onnx, onnx.op("LogSoftmax", logits, axis=axis), inner, dtype)
 

@@ -53,6 +53,10 @@ def _accumulation(
     keepdims: bool = False,
     initial: float | None = None,
 ) -> str:
+    """Return sums or products.
+
+    Special numbers: MXNet's ``_np_sum`` of infinity is NaN.
+    """
     _refuse_initial(initial)
     return accumulated(onnx, op_type, x, reduced_axes(x, axis), dtype, keepdims)
 
@@ -107,7 +111,10 @@ def mean(
     keepdims: bool = False,
     initial: float | None = None,
 ) -> str:
-    """``_npi_mean`` -> ``ReduceMean``, of integers in float32; for integers a sum is divided."""
+    """``_npi_mean`` -> ``ReduceMean``, of integers in float32; for integers a sum is divided.
+
+    Special numbers: of infinity MXNet makes NaN.
+    """
     _refuse_initial(initial)
     return mean_of(onnx, x, reduced_axes(x, axis), dtype, keepdims)
 
@@ -181,7 +188,12 @@ def _spread(
     ddof: int = 0,
     keepdims: bool = False,
 ) -> str:
-    """Return the variance, or its root; MXNet has the mean and the squares in the input's type."""
+    """``_npi_var`` -> ``ReduceMean``, ``Mul`` and ``ReduceSum``, and ``Sqrt`` for ``_npi_std``.
+
+    MXNet has the mean and the squares in the input's type, too.
+
+    Special numbers: of squares that overflow MXNet makes NaN.
+    """
     axes = reduced_axes(x, axis)
     result = dtype or x.dtype
     if result not in FLOATS and ddof and known_count(x, axes) in {None, ddof}:
@@ -214,6 +226,10 @@ def _extreme(
     keepdims: bool = False,
     initial: float | None = None,
 ) -> str:
+    """Return extremes.
+
+    Special numbers: NaN may be left out; it is MXNet's result.
+    """
     _refuse_initial(initial)
     operand = onnx.cast(x, "int32") if x.dtype == "bool" else x
     made = reduce_axes(onnx, op_type, operand, reduced_axes(x, axis), keepdims)
@@ -247,6 +263,10 @@ converts("_np_any")(partial(_truth, False))
 def _position(
     op_type: str, onnx: OnnxModel, x: Value, *, axis: int | None = None, keepdims: bool = False
 ) -> str:
+    """Return where extremes stand.
+
+    Special numbers: NaN may be left out; MXNet says where it is.
+    """
     operand: Operand = x
     if x.dtype == "int64":  # ONNX Runtime has no kernel, and other types have fewer digits
         return _position_by_sorting(op_type == "ArgMax", onnx, x, axis, keepdims)

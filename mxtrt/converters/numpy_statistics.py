@@ -77,7 +77,10 @@ def percentile(
     keepdims: bool = False,
     q_scalar: float | None = None,
 ) -> str:
-    """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them."""
+    """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them.
+
+    Special numbers: NaN does not stand where MXNet's sorting leaves it.
+    """
     rank = known_rank(x)
     axes = reduced_axes(x, axis)
     gone = list(range(rank)) if axes is None else axes
@@ -159,7 +162,10 @@ def norm(
     keepdims: bool = False,
     flag: int = -1,
 ) -> str:
-    """``_npi_norm`` -> ``ReduceL2``, ``ReduceL1``, or the root of a sum of powers."""
+    """``_npi_norm`` -> ``ReduceL2``, ``ReduceL1``, or the root of a sum of powers.
+
+    Special numbers: of infinity MXNet makes NaN; squares of floats overflow, in MXNet they do not.
+    """
     if x.dtype not in FLOATS:
         raise UnsupportedOp(f"of {x.dtype}: MXNet cuts each step of it off to an integer")
     if isinf(ord):

@@ -29,7 +29,10 @@ def topk(
     is_ascend: bool = False,
     dtype: str = "float32",
 ) -> str | tuple[str, str]:
-    """``topk`` -> ``TopK``; a mask is 1 scattered to where its indices say."""
+    """``topk`` -> ``TopK``; a mask is 1 scattered to where its indices say.
+
+    Special numbers: equal ones, and NaN, stand in another order than in MXNet.
+    """
     values, indices = _sorted(onnx, x, axis, k, is_ascend)
     if ret_typ == "value":
         return values
@@ -41,7 +44,10 @@ def topk(
 
 @converts("sort")
 def sort(onnx: OnnxModel, x: Value, *, axis: int | None = -1, is_ascend: bool = True) -> str:
-    """``sort`` -> the values of ``TopK`` of all elements."""
+    """``sort`` -> the values of ``TopK`` of all elements.
+
+    Special numbers: NaN stands at other places than in MXNet.
+    """
     return _sorted(onnx, x, axis, 0, is_ascend)[0]
 
 
@@ -54,7 +60,10 @@ def argsort(
     is_ascend: bool = True,
     dtype: str = "float32",
 ) -> str:
-    """``argsort`` -> the indices of ``TopK`` of all elements."""
+    """``argsort`` -> the indices of ``TopK`` of all elements.
+
+    Special numbers: equal ones, and NaN, stand in another order than in MXNet.
+    """
     return onnx.cast(_sorted(onnx, x, axis, 0, is_ascend)[1], dtype)
 
 

@@ -58,7 +58,10 @@ def pooling(
     count_include_pad: bool | None = None,
     layout: str | None = None,
 ) -> str:
-    """``Pooling`` -> ``MaxPool`` or ``AveragePool``, a sum being an average times its window."""
+    """``Pooling`` -> ``MaxPool`` or ``AveragePool``, a sum being an average times its window.
+
+    Special numbers: MXNet leaves NaN out of a maximum, and its least maximum is a finite number.
+    """
     if pool_type not in POOL_TYPES:
         raise UnsupportedOp(f"pool_type={pool_type!r} is none of {', '.join(sorted(POOL_TYPES))}")
     data = channels_first(onnx, x, layout)

@@ -57,6 +57,10 @@ def _reduction(
     keepdims: bool = False,
     exclude: bool = False,
 ) -> str:
+    """Return extremes.
+
+    Special numbers: NaN may be left out; it is MXNet's result.
+    """
     return reduce(onnx, op_type, x, reduced_axes(x, axis, exclude), keepdims)
 
 
@@ -84,8 +88,23 @@ def _accumulation(
 
 converts("sum")(partial(_accumulation, "ReduceSum", None))
 converts("prod")(partial(_accumulation, "ReduceProd", None))
-converts("nansum")(partial(_accumulation, "ReduceSum", 0))
 converts("nanprod")(partial(_accumulation, "ReduceProd", 1))
+
+
+@converts("nansum")
+def nansum(
+    onnx: OnnxModel,
+    x: Value,
+    *,
+    axis: tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    exclude: bool = False,
+) -> str:
+    """``nansum`` -> ``ReduceSum`` of what is not NaN.
+
+    Special numbers: of infinity MXNet makes NaN.
+    """
+    return _accumulation("ReduceSum", 0, onnx, x, axis=axis, keepdims=keepdims, exclude=exclude)
 
 
 def widened(onnx: OnnxModel, x: Value) -> Operand:
@@ -142,7 +161,10 @@ def norm(
     out_dtype: str | None = None,
     keepdims: bool = False,
 ) -> str:
-    """``norm`` -> ``ReduceL1`` or ``ReduceL2``."""
+    """``norm`` -> ``ReduceL1`` or ``ReduceL2``.
+
+    Special numbers: of infinity MXNet makes NaN; squares of floats overflow, in MXNet they do not.
+    """
     if ord not in {1, 2}:
         raise UnsupportedOp(f"ord={ord}; MXNet has norms of order 1 and 2")
     if ord == 2 and x.dtype not in FLOATS:
@@ -152,12 +174,20 @@ def norm(
     if dtype != x.dtype and not (dtype in FLOATS and x.dtype in FLOATS):
         raise UnsupportedOp(f"out_dtype={dtype!r} for {x.dtype}: MXNet does not compute it either")
     operand = widened(onnx, x) if dtype == x.dtype else onnx.cast(x, dtype)
-    return narrowed(onnx, reduce(onnx, f"ReduceL{ord}", operand, axes, keepdims), dtype)
+    if dtype in FLOATS:
+        return reduce(onnx, f"ReduceL{ord}", operand, axes, keepdims)
+    # ONNX Runtime's ReduceL1 of integers stops at the largest, where MXNet's wraps around
+    made = reduce(onnx, "ReduceSum", onnx.op("Abs", operand), axes, keepdims)
+    return narrowed(onnx, made, dtype)
 
 
 def _position(
     op_type: str, onnx: OnnxModel, x: Value, *, axis: int | None = None, keepdims: bool = False
 ) -> str:
+    """Return where extremes stand.
+
+    Special numbers: NaN may be left out; MXNet says where it is.
+    """
     if axis is None or known_rank(x) == 1:
         row = onnx.op("Reshape", x, onnx.ints([1, -1]))  # TensorRT needs two axes
         found = onnx.op(op_type, row, axis=1, keepdims=0)
@@ -174,7 +204,10 @@ converts("argmin")(partial(_position, "ArgMin"))
 
 @converts("argmax_channel")
 def argmax_channel(onnx: OnnxModel, x: Value) -> str:
-    """``argmax_channel`` -> ``ArgMax`` over axis 1."""
+    """``argmax_channel`` -> ``ArgMax`` over axis 1.
+
+    Special numbers: NaN may be left out; MXNet says where it is.
+    """
     return onnx.cast(onnx.op("ArgMax", x, axis=1, keepdims=0), x.dtype)
 
 

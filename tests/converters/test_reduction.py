@@ -88,6 +88,13 @@ def test_norm_of_integers(dtype: str) -> None:
     check_refused(mx.sym.norm(X, ord=2, axis=1), {"x": x}, "cuts each step of it off")
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_a_norm_that_the_type_does_not_hold(dtype: str) -> None:
+    least = np.iinfo(dtype).min
+    x = np.array([[least // 2, -(least // 2), -5], [least, 0, 0], [-3, 4, 0]], dtype)
+    check_operator(mx.sym.norm(X, ord=1, axis=1), {"x": x})
+
+
 @pytest.mark.parametrize("out_dtype", ["float32", "float64", "float16"])
 def test_norm_out_dtype(monkeypatch: pytest.MonkeyPatch, out_dtype: str) -> None:
     monkeypatch.setenv("MXNET_SAFE_ACCUMULATION", "1")  # without it MXNet fails

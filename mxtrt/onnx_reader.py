@@ -33,7 +33,7 @@ def read_onnx(model: OnnxLike) -> tuple[onnx.ModelProto, dict[str, Array]]:
     -------
     proto : onnx.ModelProto
         Weights of more than `SMALL` bytes are external data in it; its inputs are what has to be
-        fed.
+        fed, and all nodes have names.
     weights : dict of str to numpy.ndarray
         Those weights by name.
 
@@ -43,6 +43,8 @@ def read_onnx(model: OnnxLike) -> tuple[onnx.ModelProto, dict[str, Array]]:
         The file or its external data cannot be read.
     """
     proto, folder = _load(model)
+    for node in (node for graph in graphs(proto.graph) for node in graph.node if not node.name):
+        node.name = f"node_of_{''.join(node.output[:1])}"  # what is said of nodes names them
     weights: dict[str, Array] = {}
     for tensor in proto.graph.initializer:
         if tensor.data_type in ELEMENT_TYPES.values() and _is_large(tensor):

@@ -24,9 +24,10 @@ LARGE = frozenset(
 """Operators whose results, or sums on the way to them, easily lie beyond 65504."""
 
 GROWING = frozenset(
-    {"CumSum", "Exp", "Pow", "ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Sqrt"}
-)
-"""Those of them whose results are as large: what is made of these next is float32 as well."""
+    {"Ceil", "CumSum", "Exp", "Floor", "Pow", "ReduceL1", "ReduceProd", "ReduceSum",
+     "ReduceSumSquare", "Sqrt"}
+)  # fmt: skip
+"""Operators whose results are large, or places: what is made of these next is float32 as well."""
 
 FLOAT32_ONLY = frozenset(
     {"ArgMax", "ArgMin", "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "EyeLike",
@@ -120,6 +121,9 @@ class _Flow:
             for tensor in graph.initializer
             if tensor.data_location != TensorProto.EXTERNAL
         }
+        for node in self.nodes:
+            if node.op_type == "Constant":
+                self.constants[node.output[0]] = _value(node)
         self.types = _element_types(proto)
 
     def before(self, node: NodeProto) -> list[NodeProto]:
@@ -145,6 +149,16 @@ class _Flow:
                 return False
             left.extend(filter(None, maker.input))
         return True
+
+
+def _value(node: NodeProto) -> np.ndarray[Any, Any]:
+    """Return the value of a `Constant`; nothing where it is no number."""
+    value = helper.get_attribute_value(node.attribute[0])
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    if node.attribute[0].name in {"value_float", "value_floats"}:
+        return np.asarray(value, np.float32)
+    return np.asarray([])
 
 
 def _carried(node: NodeProto) -> Iterator[tuple[str, str]]:
@@ -200,11 +214,10 @@ def _growing(flow: _Flow) -> set[str]:
     up to the next node that computes with weights. A constant that is only chosen, such as -1e18
     behind the end of a sentence, may as well be the largest that there is.
     """
-    found: set[str] = set()
-    left = [name for node in flow.nodes if _makes_large(flow, node) for name in node.output]
-    for node in _with_extreme_constants(flow):
-        found.add(node.name)
-        left.extend(node.output)
+    makers = [n for n in flow.nodes if _makes_large(flow, n)]
+    makers.extend(_with_extreme_constants(flow))
+    found = {node.name for node in makers}
+    left = [name for node in makers for name in node.output]
     done: set[str] = set()
     while left:
         name = left.pop()

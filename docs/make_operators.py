@@ -49,8 +49,9 @@ primary name, `_copy`, when MXNet reads the symbol.
 
 - **becomes**: what the converter makes of it, and what ONNX Runtime then computes otherwise than
   MXNet of special numbers: of NaN, of infinities, or where something overflows. In any operator
-  the sign of a zero may be lost. Integers beyond 2**53, which MXNet takes through float64, stay
-  exact, and squares that int32 or int64 cannot hold wrap around.
+  the sign of a zero may be lost. Sums of float16 are formed in float32, in which fewer overflow.
+  Integers beyond 2**53, which MXNet takes through float64, stay exact, and squares that int32 or
+  int64 cannot hold wrap around.
 - **stays in MXNet where**: the sentences with which the converter, or what it calls, can refuse a
   node, as reports show them; `…` stands for what depends on the node. Two limits hold for all: an
   attribute that the converter does not know, and element types for which an engine has no kernel.

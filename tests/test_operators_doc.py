@@ -89,6 +89,13 @@ def test_limits_are_sentences_of_the_converters() -> None:
     assert "`_random_normal`" in found["_random_normal"][2]  # what export_model writes
 
 
+def test_special_numbers_are_told() -> None:
+    found = rows()
+    assert "<br>Special numbers: NaN may be left out" in found["max"][1]
+    assert found["sum"][1].startswith("`ReduceSum`")
+    assert "Special numbers" not in found["sum"][1]
+
+
 def test_the_parser_was_asked() -> None:
     operators = json.loads((ROOT / "docs/operators_parser.json").read_text("utf-8"))["operators"]
     assert set(operators) <= set(registered_ops())

@@ -258,8 +258,8 @@ def clip(onnx: OnnxModel, x: Value, *, a_min: float, a_max: float) -> str:
         least, most = (onnx.constant(bound, x.dtype) for bound in (low, high))
     if not low > high:
         return onnx.op("Clip", x, least, most)
-    is_above = onnx.op("Greater", x, most)
-    return onnx.op("Where", is_above, most, extreme("Max", onnx, x, least, x.dtype))
+    from_below = onnx.op("Where", onnx.op("Less", x, least), least, x)
+    return onnx.op("Where", onnx.op("Greater", x, most), most, from_below)
 
 
 @converts("where")

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
-from rtx import parts_as_onnx
+from rtx import build_plan, parts_as_onnx
 
 from mxtrt.engines import _precision
 from mxtrt.engines._precision import float32_nodes, strongly_typed
@@ -412,3 +412,21 @@ def test_nodes_without_names() -> None:
     assert not any(node.name for node in proto.graph.node)
     lowered, _ = strongly_typed(read, {}, "fp16", float32_nodes(read))
     assert "a/fp16" in {name for node in lowered.graph.node for name in node.output}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_nvidia_builds_transposed_convolutions(precision: str) -> None:
+    """TensorRT-RTX has none of bfloat16, and says so only when it builds."""
+    proto = model(
+        """(float[1,256,8,8] x) => (float[1,256,16,16] y) {
+            a = Tanh (x)
+            b = ConvTranspose <kernel_shape = [4,4], strides = [2,2], pads = [1,1,1,1]> (a, w)
+            y = Relu (b)
+        }"""
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(halves(256, 256, 4, 4), "w"))
+    lowered, _ = strongly_typed(proto, {}, precision, float32_nodes(proto))
+    made = {name for node in lowered.graph.node for name in node.output}
+    assert {f"a/{precision}", f"y/{precision}"} <= made
+    assert ("b" in made) == (precision == "bf16")
+    assert build_plan(lowered)

@@ -63,6 +63,9 @@ SCORES = frozenset({"MaxPool", "Sigmoid", "Softmax"})
 """Operators that make or choose the scores that decisions compare: float16 knows but 0.9995 and 1
 there, and a score is no peak among others of another precision."""
 
+WITHOUT_BFLOAT16 = frozenset({"ConvTranspose"})
+"""Operators that NVIDIA's builders have no bfloat16 for, as TensorRT-RTX 1.7 says."""
+
 LOW_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 LARGEST_FLOAT16 = 65504.0
@@ -216,7 +219,8 @@ def _growing(flow: _Flow) -> set[str]:
     """
     makers = [n for n in flow.nodes if _makes_large(flow, n)]
     makers.extend(_with_extreme_constants(flow))
-    found = {node.name for node in makers}
+    # the type of what a cast makes is its own affair
+    found = {node.name for node in makers if node.op_type != "Cast"}
     left = [name for node in makers for name in node.output]
     done: set[str] = set()
     while left:
@@ -412,6 +416,9 @@ class _Lowering:
     ) -> None:
         self.proto, self.precision, self.type = proto, precision, LOW_TYPES[precision]
         self.float32 = float32
+        self.kinds = LARGE | FLOAT32_ONLY
+        if precision == "bf16":
+            self.kinds |= WITHOUT_BFLOAT16
         self.weights = dict(weights)
         self.model = onnx.ModelProto()
         self.model.CopyFrom(proto)
@@ -437,7 +444,7 @@ class _Lowering:
         copy = NodeProto()
         copy.CopyFrom(node)
         has_body = any(a.HasField("g") for a in node.attribute)
-        stays = has_body or node.op_type in LARGE | FLOAT32_ONLY or node.name in self.float32
+        stays = has_body or node.op_type in self.kinds or node.name in self.float32
         for name in sorted(reads(node).difference(node.input) & self.floats):
             self._full(name)
         for index, name in enumerate(node.input):

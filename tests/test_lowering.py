@@ -187,6 +187,24 @@ def test_places_in_maps() -> None:
     assert float32_nodes(proto) == {"grid", "y"}  # what is read there has the precision asked for
 
 
+def test_grids_that_are_turned() -> None:
+    """A grid is a constant; what it is multiplied by turns and moves it."""
+    grid = np.stack([np.linspace(-1, 1, 65), np.zeros(65), np.ones(65)]).astype("float32")
+    proto = model(
+        """(float[1,1,1,4096] x, float[1,2,3] turn) => (float[1,1,65,1] y)
+        <int64[4] s = {1,65,1,2}> {
+            places = MatMul (turn, grid)
+            last = Transpose <perm = [0,2,1]> (places)
+            four = Reshape (last, s)
+            y = GridSample <align_corners = 1> (x, four)
+        }"""
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(grid, "grid"))
+    turn = np.float32([[[0.8125, 0, 0.0625], [0, 1, 0]]])
+    [want], [have] = both(proto, {"x": halves(1, 1, 1, 4096), "turn": turn})
+    np.testing.assert_allclose(have, want, atol=DIGIT)
+
+
 @pytest.mark.parametrize("size", [(17, 23), (64, 48), 12])
 def test_resized_bytes_are_exact(size: int | tuple[int, int]) -> None:
     """OpenCV's weights of bytes are whole numbers up to 2,048: sums are far beyond 65,504."""
@@ -203,14 +221,14 @@ def test_resized_bytes_are_exact(size: int | tuple[int, int]) -> None:
 
 
 def test_products_with_weights_are_rounded() -> None:
-    """Whether a place comes out of them or not; products of whole numbers are not."""
+    """Whether a place comes out of them or not; those with filters and grids are not."""
     text = """(TYPE[2,4] x, float[4,3] w) => (int64[2,3] y) <CONSTANT> {
         f = Cast <to = 1> (x)  a = MatMul (f, c)  y = Cast <to = 7> (a)
     }"""
     weights = text.replace("<CONSTANT>", "").replace("c)", "w)")
     known = text.replace("CONSTANT", "float[4,3] c = {1,2,3,4,5,6,7,8,9,1,2,3}")
     assert float32_nodes(model(weights.replace("TYPE", "uint8"))) == {"y"}
-    assert float32_nodes(model(known.replace("TYPE", "float"))) == {"y"}
+    assert float32_nodes(model(known.replace("TYPE", "float"))) == {"a", "y"}
     assert float32_nodes(model(known.replace("TYPE", "uint8"))) == {"a", "y"}
 
 
@@ -261,6 +279,10 @@ SUMS = {
     "variance": "a = Mul (x, x)  b = ReduceSum <keepdims = 1> (a, axes)  y = Div (b, big)",
     "norm": "a = ReduceSumSquare <axes = [1], keepdims = 1> (x)  b = Add (a, tiny)  "
             "c1 = Sqrt (b)  y = Div (x, c1)",
+    "power of a window": "a = Pow (x, two)  b = Unsqueeze (a, axes)  c1 = AveragePool "
+                         "<kernel_shape = [4], strides = [4]> (b)  d = Sqrt (c1)  "
+                         "y = Squeeze (d, axes)",
+    "areas": "a = Mul (x, turned)  b = Add (a, x)  y = Div (a, b)",
     "cube": "a = Pow (x, three)  b = Mul (a, c)  y = Add (b, x)",
     "exponential": "a = Mul (x, c)  b = Exp (a)  b2 = Neg (b)  y = Mul (b2, tenth)",
     "large constant": "a = Mul (x, c)  y = Mul (a, big)",
@@ -272,15 +294,16 @@ SUMS = {
 @pytest.mark.parametrize("steps", SUMS.values(), ids=SUMS)
 def test_large_numbers(steps: str) -> None:
     proto = model(
-        f"""(float[4,1000] x) => (float[4,N] y)
+        f"""(float[4,1000] x, float[4,1000] turned) => (float[4,N] y)
         <int64[1] axes = {{1}}, float count = {{1000.0}}, int64[2] shape = {{4,1}},
          float c = {{0.03125}}, float big = {{100000.0}}, float tiny = {{1e-10}},
-         float huge = {{1e10}}, float three = {{3.0}}, float tenth = {{0.0001}},
+         float huge = {{1e10}}, float two = {{2.0}}, float three = {{3.0}},
+         float tenth = {{0.0001}},
          float nearly = {{99999.0}}> {{ {steps} }}"""
     )
     x = np.abs(halves(4, 1000, scale=100)) + 64
     x = x.astype("float16").astype("float32")
-    [want], [have] = both(proto, {"x": x})
+    [want], [have] = both(proto, {"x": x, "turned": 600 - x})
     assert np.isfinite(have).all()
     # exponents in float16: their rounding is a factor of the result
     rtol = 16 * DIGIT if "Exp" in steps else 2 * DIGIT

@@ -63,6 +63,8 @@ SCORES = frozenset({"MaxPool", "Sigmoid", "Softmax"})
 """Operators that make or choose the scores that decisions compare: float16 knows but 0.9995 and 1
 there, and a score is no peak among others of another precision."""
 
+POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
+
 WITHOUT_BFLOAT16 = frozenset({"ConvTranspose"})
 """Operators that NVIDIA's builders have no bfloat16 for, as TensorRT-RTX 1.7 says."""
 
@@ -196,18 +198,24 @@ def _deciding(flow: _Flow) -> set[str]:
     """Return the names of the nodes that make places or truths, and of what moves numbers there."""
     found: set[str] = set()
     left = [n for n in flow.nodes if n.op_type in DECISIONS | MAGNIFIERS or _rounds(n)]
+    # what is divided by: of two products, such as areas of boxes, both may be too large
+    ratios = [n for n in flow.nodes if n.op_type == "Div" and n.input[1] in flow.makers]
+    divisors = [flow.makers[n.input[1]] for n in ratios]
+    left.extend(n for n in divisors if n.op_type in MOVES)
     while left:
         node = left.pop()
         if node.name not in found:
             found.add(node.name)
             left.extend(n for n in flow.before(node) if n.op_type in MOVES | SCORES
-                        or _is_exact_product(flow, n))  # fmt: skip
-    return found
+                        or _is_known_product(flow, n))  # fmt: skip
+    return found.union(n.name for n in ratios if flow.makers[n.input[1]].name in found)
 
 
-def _is_exact_product(flow: _Flow, node: NodeProto) -> bool:
-    """Say whether a node adds up whole numbers, as the filters of images of bytes do."""
-    return node.op_type == "MatMul" and all(map(flow.is_whole, node.input))
+def _is_known_product(flow: _Flow, node: NodeProto) -> bool:
+    """Say whether a node multiplies by a grid, or whole numbers with the filter of an image."""
+    if node.op_type != "MatMul":
+        return False
+    return any(n in flow.constants for n in node.input) or all(map(flow.is_whole, node.input))
 
 
 def _growing(flow: _Flow) -> set[str]:
@@ -230,10 +238,10 @@ def _growing(flow: _Flow) -> set[str]:
         done.add(name)
         left.extend(flow.copies.get(name, ()))
         for node in flow.readers.get(name, ()):
-            if node.op_type in MOVES | {"Softmax"}:
+            if node.op_type in MOVES | POOLS | {"Softmax"}:
                 found.add(node.name)
             divides = node.op_type == "Div" and name != node.input[0]
-            if node.op_type in MOVES and not divides:
+            if node.op_type in MOVES | POOLS and not divides:
                 left.extend(node.output)
     return found
 

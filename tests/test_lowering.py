@@ -200,7 +200,7 @@ def test_grids_that_are_turned() -> None:
         }"""
     )
     proto.graph.initializer.append(numpy_helper.from_array(grid, "grid"))
-    turn = np.float32([[[0.8125, 0, 0.0625], [0, 1, 0]]])
+    turn = np.float16([[[0.813, 0, 0.0613], [0, 1, 0]]]).astype("float32")
     [want], [have] = both(proto, {"x": halves(1, 1, 1, 4096), "turn": turn})
     np.testing.assert_allclose(have, want, atol=DIGIT)
 

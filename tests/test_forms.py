@@ -8,8 +8,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from mxtrt.engines._float32_nodes import float32_nodes
 from mxtrt.engines._forms import misread_nodes, with_right_forms
-from mxtrt.engines._precision import float32_nodes, strongly_typed
+from mxtrt.engines._precision import strongly_typed
 from mxtrt.onnx_model import graphs
 
 EXTREMES = [-(2**31), 2**31 - 1, 2**24 + 1, -(2**24) - 1, 715827882, -7, -1, 0, 1, 7]

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from rtx import build_plan, parts_as_onnx
 
 from mxtrt.engines import _precision
-from mxtrt.engines._precision import float32_nodes, strongly_typed
+from mxtrt.engines._float32_nodes import float32_nodes
+from mxtrt.engines._precision import strongly_typed
 from mxtrt.onnx_model import graphs, reads
 from mxtrt.onnx_reader import read_onnx
 

@@ -43,6 +43,7 @@ from mxtrt.engines import (
     tensorrt,
 )
 from mxtrt.engines._fallback import BuildError, FallbackEngine
+from mxtrt.engines._float32_nodes import float32_nodes
 from mxtrt.engines._profiles import Profile, declared_sizes, known_profile, seen_profile
 from mxtrt.errors import BadOption, EngineError, EngineNotAvailable, ShapesDisagree
 from mxtrt.onnx_model import export_onnx
@@ -847,7 +848,7 @@ def numbers_model(name: str) -> onnx.ModelProto:
 def test_places_are_not_rounded(name, precision):
     """Word 30001 is not word 30000, which is what float16 makes of it."""
     model = numbers_model(name)
-    names = _precision.float32_nodes(model)
+    names = float32_nodes(model)
     assert names == {node.name for node in model.graph.node}
     lowered, _ = _precision.strongly_typed(model, {}, precision, names)
     x = np.random.default_rng(0).permutation(12000).reshape(4, 3000).astype("float32") + 24000
@@ -864,7 +865,7 @@ def test_numbers_before_weights_are_rounded():
     )
     for node in model.graph.node:
         node.name = node.output[0]
-    assert _precision.float32_nodes(model) == {"b", "d", "y"}
+    assert float32_nodes(model) == {"b", "d", "y"}
 
 
 def test_places_in_loops_are_not_rounded():
@@ -875,7 +876,7 @@ def test_places_in_loops_are_not_rounded():
     )  # fmt: skip
     scan = helper.make_node("Scan", ["x"], ["y"], name="scan", num_scan_inputs=1, body=body)
     model = helper.make_model(helper.make_graph([scan], "g", [], []))
-    assert _precision.float32_nodes(model) == {"inside"}
+    assert float32_nodes(model) == {"inside"}
 
 
 class FakeLayer:

@@ -17,10 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import EngineError
 from ..onnx_model import graphs
 from ._fatal import fatal_nodes
+from ._float32_nodes import float32_nodes
 from ._forms import misread_nodes, with_right_forms
 from ._integer_inputs import with_integer_inputs
 from ._nvidia import Api, failed, sentence
-from ._precision import decomposed, float32_nodes, strongly_typed
+from ._precision import decomposed, strongly_typed
 from ._profiles import Profile
 from ._progress import building, interrupts_later
 from ._quantised import between_floats, crossing, in_floats, is_quantised_only

@@ -11,7 +11,8 @@
 ``_replacement.py``     nodes in the place of one
 ``_refit.py``           other weights for a plan
 ``_stored.py``          a plan from the store, or built and put there
-``_precision.py``       which operators stay in float32
+``_float32_nodes.py``   which operators stay in float32
+``_precision.py``       lower precisions, said in the network
 ``_integer_inputs.py``  word numbers, which are not to be lowered
 ``_profiles.py``        which sizes a plan is built for
 ``_background.py``      builds while ONNX Runtime serves

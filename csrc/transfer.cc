@@ -202,7 +202,7 @@ int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
   return status;
 }
 
-// Whether the GPU reads and writes an array where it is. For small ones it is not worth the question.
+// Whether the GPU reads and writes an array where it is. Small ones are not worth the question.
 bool IsPinned(const Driver& driver, const Piece& piece) {
   if (piece.array == nullptr || piece.bytes < kShared) return false;
   const auto first = reinterpret_cast<uint64_t>(piece.array);

@@ -169,8 +169,9 @@ class Conversion:
 def _truncated(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return floats as int32, as TensorRT casts them: what lies beyond comes out at the end."""
     limits = np.iinfo(np.int32)
-    whole = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
-    return whole.astype(np.int32)
+    inside = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
+    whole: np.ndarray[Any, Any] = inside.astype(np.int32)
+    return whole
 
 
 def _require_int32(array: np.ndarray[Any, Any], name: str) -> None:

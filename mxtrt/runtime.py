@@ -495,6 +495,8 @@ class GpuArray:
 def _as_int32(memory: Memory, name: str) -> Memory:
     """Return a copy in int32, for word numbers, and for int64 in older versions of TensorRT."""
     array, limits = memory.to_numpy(), np.iinfo(np.int32)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)  # float32 does not have the largest int32
     if not np.array_equal(array, np.trunc(array)):
         raise ShapesDisagree(f"{name!r} holds fractions or NaN, and the plan reads int32")
     if array.size and (array.max() > limits.max or array.min() < limits.min):

@@ -606,6 +606,8 @@ def test_word_numbers_are_floats_in_mxnet(dtype: str) -> None:
             plan(wrong)
     with pytest.raises(ShapesDisagree, match="'x' holds numbers beyond int32"):
         plan(x * 1e6)
+    with pytest.raises(ShapesDisagree, match="'x' holds numbers beyond int32"):
+        plan(np.full((2, 4), 2**31, dtype))
 
 
 def test_several_threads(plan: runtime.Plan) -> None:

@@ -230,7 +230,7 @@ def _growing(flow: _Flow) -> set[str]:
 
 def _makes_large(flow: _Flow, node: NodeProto) -> bool:
     if node.op_type == "Cast":
-        return flow.types.get(node.input[0]) in INDICES and _to(node) == TensorProto.FLOAT
+        return flow.types.get(node.input[0]) in INDICES and cast_type(node) == TensorProto.FLOAT
     is_square = node.op_type == "Mul" and node.input[0] == node.input[1]
     return is_square or node.op_type in GROWING
 
@@ -254,15 +254,15 @@ def _with_extreme_constants(flow: _Flow) -> Iterator[NodeProto]:
             yield node
 
 
-def _to(node: NodeProto) -> int | None:
-    """Return the type that a cast makes."""
+def cast_type(node: NodeProto) -> int | None:
+    """Return the type that a cast makes; None for another node."""
     types = [a.i for a in node.attribute if a.name == "to" and node.op_type == "Cast"]
     return types[0] if types else None
 
 
 def _rounds(node: NodeProto) -> bool:
     """Say whether a node is a cast to integers or truths."""
-    to = _to(node)
+    to = cast_type(node)
     return to is not None and helper.tensor_dtype_to_np_dtype(to).kind in "biu"
 
 

@@ -13,11 +13,10 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..onnx_model import graphs, replace_name
+from ._float32_nodes import INDICES, cast_type
 from ._replacement import replace_nodes
 
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-
-INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
 def with_integer_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -62,7 +61,7 @@ def with_integer_inputs(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_cast(node: NodeProto) -> bool:
-    return node.op_type == "Cast" and node.attribute[0].i in INTEGERS
+    return cast_type(node) in INDICES
 
 
 def _compare_as_integers(model: onnx.ModelProto, integers: set[str]) -> None:

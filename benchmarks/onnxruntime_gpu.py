@@ -1,7 +1,8 @@
 """ONNX Runtime's TensorRT and CUDA providers on the same model: what else a user could take.
 
     python benchmarks/onnxruntime_gpu.py --package FOLDER [--model resnet50_v1]
-                                         [--batch 1,8,32,128] [--cache FOLDER] [--json FILE]
+                                         [--batch 1,8,32,128] [--providers TensorRT,CUDA]
+                                         [--cache FOLDER] [--json FILE]
 
 FOLDER holds the unpacked package onnxruntime-gpu, of a version that goes with the installed
 TensorRT (1.14.1 with 8.5); it is used in a process of its own. The model is mxtrt.export_model's
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--package", required=True)
     parser.add_argument("--model", default="resnet50_v1")
     parser.add_argument("--batch", default="1,8,32,128")
+    parser.add_argument("--providers", default=",".join(PROVIDERS))
     parser.add_argument("--cache", help="where the TensorRT provider keeps engines")
     parser.add_argument("--json")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -119,7 +121,7 @@ def main() -> None:
         side = 299 if given.model == "inceptionv3" else 224
         environment = {**os.environ}
         environment["PYTHONPATH"] = f"{given.package}:{environment.get('PYTHONPATH', '')}"
-        for provider in PROVIDERS:
+        for provider in given.providers.split(","):
             for batch in map(int, given.batch.split(",")):
                 asked = {"folder": folder, "cache": given.cache or folder, "provider": provider,
                          "shape": (batch, 3, side, side)}  # fmt: skip

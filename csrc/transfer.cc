@@ -21,15 +21,17 @@
 namespace mxtrt {
 namespace {
 
-constexpr size_t kShared = 128 << 10;  // bytes: less is copied by the calling thread alone
+constexpr size_t kSmall = 128 << 10;  // bytes: less is copied wherever it lies
+constexpr size_t kShared = 1 << 20;   // bytes: less is copied before other threads are awake
+constexpr size_t kLarge = 2 << 20;    // bytes: more probably lie in memory than in the caches
 constexpr size_t kMaxChunks = 256;
 constexpr size_t kMinChunk = 64 << 10;
 constexpr size_t kMinSend = 256 << 10;  // each copy to the GPU costs some microseconds
-constexpr size_t kLarge = 2 << 20;      // bytes: more probably lie in memory than in the caches
-constexpr int kMemoryType = 2;          // CU_POINTER_ATTRIBUTE_MEMORY_TYPE
-constexpr unsigned kHost = 1;           // CU_MEMORYTYPE_HOST
-constexpr int kThreads = 4;             // fill the bus; more of them only wake up later
-constexpr int kThreadsForLarge = 12;    // one core gets 4 to 6 GB per second from memory
+constexpr size_t kMinSendAlone = 128 << 10;
+constexpr int kMemoryType = 2;        // CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+constexpr unsigned kHost = 1;         // CU_MEMORYTYPE_HOST
+constexpr int kThreads = 4;           // fill the bus; more of them only wake up later
+constexpr int kThreadsForLarge = 12;  // one core gets 4 to 6 GB per second from memory
 
 void CopyBytes(char* to, const char* from, size_t bytes, bool streamed) {
 #ifdef __SSE2__
@@ -180,8 +182,14 @@ class Pool {
 template <typename Send>
 int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
   if (CopyThreads(bytes) == 1) {
-    if (bytes) std::memcpy(to, from, bytes);
-    return send(0, bytes);
+    const size_t step = std::max(kMinSendAlone, bytes / kMaxChunks / kMinChunk * kMinChunk);
+    for (size_t begin = 0; begin < bytes; begin += step) {
+      const size_t end = std::min(begin + step, bytes);
+      CopyBytes(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, end - begin,
+                streamed);
+      if (const int status = send(begin, end)) return status;
+    }
+    return 0;
   }
   Job job(to, from, bytes, streamed);
   Pool& pool = Pool::Instance();
@@ -204,7 +212,7 @@ int Copy(void* to, const void* from, size_t bytes, bool streamed, Send send) {
 
 // Whether the GPU reads and writes an array where it is. Small ones are not worth the question.
 bool IsPinned(const Driver& driver, const Piece& piece) {
-  if (piece.array == nullptr || piece.bytes < kShared) return false;
+  if (piece.array == nullptr || piece.bytes < kSmall) return false;
   const auto first = reinterpret_cast<uint64_t>(piece.array);
   for (const uint64_t at : {first, first + piece.bytes - 1}) {
     unsigned type = 0;

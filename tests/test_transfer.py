@@ -12,7 +12,10 @@ import pytest
 from mxtrt._transfer import Transfer
 
 KIB = 1 << 10
-SIZES = [0, 1, 63, 4 * KIB + 1, 256 * KIB - 1, 256 * KIB, 600 * KIB + 7, 5000 * KIB + 13]
+SIZES = [
+    0, 1, 63, 4 * KIB + 1, 256 * KIB - 1, 256 * KIB, 600 * KIB + 7, 1024 * KIB, 1500 * KIB + 3,
+    5000 * KIB + 13,
+]  # fmt: skip
 
 
 class Driver:
@@ -148,7 +151,7 @@ def test_a_graph_is_launched_in_between():
 
 
 @pytest.mark.parametrize("where", ["to_device", "to_host", "launch", "synchronize"])
-@pytest.mark.parametrize("nbytes", [100, 3000 * KIB])
+@pytest.mark.parametrize("nbytes", [100, 600 * KIB, 3000 * KIB])
 def test_errors_are_returned(where, nbytes):
     driver, tensor = Driver(), Tensor(nbytes)
     before = tensor.array.copy()
@@ -169,7 +172,7 @@ def test_threads_copy_at_once():
     wrong = []
 
     def work(seed: int) -> None:
-        tensor, driver = Tensor(700 * KIB + seed, seed), Driver()
+        tensor, driver = Tensor(1500 * KIB + seed, seed), Driver()
         copies = transfer(driver, [tensor], [])
         for _ in range(20):
             tensor.device[:] = 0

@@ -83,9 +83,10 @@ class Staging:
         array = buffer.to_numpy()
         if array.dtype == np.int64 and self.tensor.dtype == "int32":
             _require_int32(array, self.tensor.name)
-        elif array.dtype.kind == "f" and self.tensor.dtype == "int32":
-            array = _truncated(array)
-        np.copyto(self._host, array, casting="unsafe")
+        with np.errstate(invalid="ignore"):  # what lies beyond int32, see `_saturate`
+            np.copyto(self._host, array, casting="unsafe")
+        if array.dtype.kind == "f" and self.tensor.dtype == "int32":
+            _saturate(self._host, array)
         return 0
 
     def target(self, buffer: Buffer) -> int:
@@ -166,12 +167,12 @@ class Conversion:
         self._moment.wait()
 
 
-def _truncated(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return floats as int32, as TensorRT casts them: what lies beyond comes out at the end."""
+def _saturate(whole: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> None:
+    """Give int32 made of floats TensorRT's ends: it casts what lies beyond to the nearest."""
     limits = np.iinfo(np.int32)
-    inside = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
-    whole: np.ndarray[Any, Any] = inside.astype(np.int32)
-    return whole
+    if whole.size and whole.min() == limits.min:  # as x86-64 casts NaN and all that lies beyond
+        inside = np.clip(np.nan_to_num(array.astype(np.float64)), limits.min, limits.max)
+        np.copyto(whole, inside, casting="unsafe")
 
 
 def _require_int32(array: np.ndarray[Any, Any], name: str) -> None:

@@ -95,6 +95,17 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert {f"mxtrt.{name}" for name in mxtrt.__all__} <= set(entries)
 
 
+def test_the_speeds_on_a_gpu_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import make_speed
+
+    assert make_speed.page() == PAGES["speed.md"]
+    assert make_speed.picture() == make_speed.PICTURE.read_text(encoding="utf-8")
+    rows = [*make_speed.results("gpu")["results"], *make_speed.results("models")["results"]]
+    assert {row["precision"] for row in rows} == {"fp16"}
+    assert max(row["difference"] for row in rows) < 2e-2
+
+
 def test_every_command_is_on_the_page() -> None:
     assert "mxtrt.cli\n    :command: main" in PAGES["command_line.md"]
     for name, command in main.commands.items():

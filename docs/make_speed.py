@@ -80,6 +80,14 @@ hands each call to a thread of its own: that is what a call that waits pays; cal
 
 """
 
+NAIVE = """
+## Without MXNet's threads
+
+The same as the first table with `MXNET_ENGINE_TYPE=NaiveEngine`, on another H200: MXNet runs each
+call on the thread of the caller, which nobody has to wake up.
+
+"""
+
 
 def results(name: str) -> Any:
     """Return what a benchmark wrote."""
@@ -129,6 +137,11 @@ def _page() -> Iterator[str]:
             [NAMES[row["model"]], str(row["batch"]), *_milliseconds(row["milliseconds"], columns),
              f"{row['difference']:.1e}", f"{row['build_seconds']:.0f} s"]
         )  # fmt: skip
+    yield "\n".join(table(rows)) + "\n"
+    yield NAIVE
+    rows = [["batch", *(TITLES[c] for c in OURS)]]
+    for row in results("naive_engine")["results"]:
+        rows.append([str(row["batch"]), *_milliseconds(row["milliseconds"], OURS)])
     yield "\n".join(table(rows)) + "\n"
     yield MXNET
     rows = [["batch", "executor", "raw", "raw graph", "executor, in a row", "raw, in a row"]]

@@ -97,6 +97,7 @@ run_benchmarks() {
   else
     echo "pytorch: no python3 with torch and torchvision" | tee -a "$out/summary.txt"
   fi
+  step in_flight 90 python in_flight.py --batch 1,128 --json "$out/in_flight.json"
   step start 60 python start.py --engine tensorrt --repeats 3 --json "$out/start.json"
   [ -z "${ONNXRUNTIME_GPU:-}" ] || step ort 120 "${ort[@]}" --batch 1,128 --json "$out/ort.json"
   step gpu_more "$more_limit" "${more[@]}" --json "$out/gpu_more.json" --budget $((more_limit - 40))

@@ -7,6 +7,7 @@
 # Pythons that are not named are looked for on PATH and among pyenv's. FOLDER is dist by default.
 # Needs a C++ compiler, and the network for what is built with; the wheels need neither.
 set -euo pipefail
+unset PYTHONPATH PYTHONHOME  # pip would find the checkout there, and install nothing
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$root/dist

@@ -61,7 +61,9 @@ def leaky_relu(
 ) -> str | tuple[str, str]:
     """``LeakyReLU`` -> ``LeakyRelu``, ``PRelu``, ``Elu``, ``Selu``, or the formula of GELU.
 
-    Special numbers: a slope of 0 makes NaN of infinity below 0, MXNet makes 0 in float32.
+    Special numbers: a slope of 0 makes NaN of NaN and of infinity below 0, MXNet makes 0 in
+    float32; an infinite slope makes 0 of 0, MXNet makes NaN; ``selu`` and ``gelu`` may make 0 of
+    denormals.
     """
     if act_type == "leaky":
         return _leaky(onnx, x, slope)

@@ -41,7 +41,10 @@ def _stacked(onnx: OnnxModel, *parts: str) -> str:
 
 @converts("_contrib_box_iou")
 def box_iou(onnx: OnnxModel, lhs: Value, rhs: Value, *, format: str = "corner") -> str:
-    """``_contrib_box_iou`` -> arithmetic between all boxes of both sides."""
+    """``_contrib_box_iou`` -> arithmetic between all boxes of both sides.
+
+    Special numbers: a box with NaN overlaps none; in MXNet the order of the two decides.
+    """
     new_axes = onnx.ints(range(known_rank(lhs) - 1, known_rank(lhs) + known_rank(rhs) - 2))
     one, other = (_corners(onnx, x, format) for x in (lhs, rhs))
     one = [onnx.op("Unsqueeze", x, new_axes) for x in one]

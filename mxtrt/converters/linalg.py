@@ -62,7 +62,10 @@ def trsm(
     lower: bool = True,
     alpha: float = 1.0,
 ) -> str:
-    """``_linalg_trsm`` -> substitution, row by row."""
+    """``_linalg_trsm`` -> substitution, row by row.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     matrix = a
     right = b
     if alpha != 1:
@@ -78,18 +81,23 @@ def trsm(
 
 @converts("_linalg_potrf")
 def potrf(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_potrf`` -> Cholesky's columns, one after the other."""
+    """``_linalg_potrf`` -> Cholesky's columns, one after the other.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     if 0 in (a.shape or ()):
         return onnx.op("Identity", a)
     rank, count = known_rank(a), few_rows(onnx, a)
     if count is None:
         return factorization.cholesky(onnx, a)
     rest: Operand = a
+    zero = onnx.constant(0, a.dtype)
     columns = []
     for i in range(count):
         column, pivot = _column(onnx, rest, i), _element(onnx, rest, i)
-        below = onnx.constant(np.arange(count).reshape(-1, 1) >= i, a.dtype)
-        column = onnx.op("Mul", onnx.op("Div", column, onnx.op("Sqrt", pivot)), below)
+        below = onnx.constant(np.arange(count).reshape(-1, 1) >= i, "bool")
+        # what stands above the diagonal is not read, be it NaN
+        column = onnx.op("Where", below, onnx.op("Div", column, onnx.op("Sqrt", pivot)), zero)
         columns.append(column)
         if i + 1 < count:
             row = matrix_transpose(onnx, column, rank)
@@ -99,7 +107,10 @@ def potrf(onnx: OnnxModel, a: Value) -> str:
 
 @converts("_linalg_potri")
 def potri(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_potri`` -> substitution, row by row, then the product of the two inverses."""
+    """``_linalg_potri`` -> substitution, row by row, then the product of the two inverses.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     inverse = _substituted(onnx, a, _identity(onnx, a), lower=True)
     return onnx.op("MatMul", matrix_transpose(onnx, inverse, known_rank(a)), inverse)
 
@@ -123,7 +134,10 @@ def det(onnx: OnnxModel, a: Value) -> str:
 
 @converts("_linalg_slogdet")
 def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
-    """``_linalg_slogdet`` -> Gauss's pivots, row by row; their signs and logarithms."""
+    """``_linalg_slogdet`` -> Gauss's pivots, row by row; their signs and logarithms.
+
+    Special numbers: of NaN MXNet's sign may be 0.
+    """
     count, axes = few_rows(onnx, a), [-2, -1]
     if count is None:
         pivots, swaps, _ = factorization.eliminated(onnx, a)

@@ -33,7 +33,10 @@ def batch_norm(
     min_calib_range: float | None = None,
     max_calib_range: float | None = None,
 ) -> tuple[str, ...]:
-    """``BatchNorm`` -> ``BatchNormalization``; ``Mul``, ``Add`` off axis 1 or without weights."""
+    """``BatchNorm`` -> ``BatchNormalization``; ``Mul``, ``Add`` off axis 1 or without weights.
+
+    Special numbers: an infinite scale makes NaN, MXNet makes infinity.
+    """
     scale = _ones_like(onnx, gamma) if fix_gamma else gamma
     if axis == 1 and all(v.is_param for v in (gamma, beta, mean, var)):
         y = onnx.op("BatchNormalization", x, scale, beta, mean, var, epsilon=eps)
@@ -107,7 +110,10 @@ def batch_norm_with_relu(
     min_calib_range: float | None = None,
     max_calib_range: float | None = None,
 ) -> tuple[str, ...]:
-    """``_contrib_BatchNormWithReLU`` -> ``BatchNormalization``, ``Relu``."""
+    """``_contrib_BatchNormWithReLU`` -> ``BatchNormalization``, ``Relu``.
+
+    Special numbers: an infinite scale makes NaN, MXNet makes infinity.
+    """
     y, *statistics = batch_norm(
         onnx,
         x,
@@ -161,7 +167,10 @@ def _scale_and_shift(
 def instance_norm(
     onnx: OnnxModel, x: Value, gamma: Value, beta: Value, *, eps: float = 1e-3
 ) -> str:
-    """``InstanceNorm`` -> ``InstanceNormalization``."""
+    """``InstanceNorm`` -> ``InstanceNormalization``.
+
+    Special numbers: an infinite scale makes NaN, MXNet makes infinity.
+    """
     return onnx.op("InstanceNormalization", x, gamma, beta, epsilon=eps)
 
 
@@ -294,7 +303,10 @@ def lrn(
     knorm: float = 2,
     nsize: int,
 ) -> str:
-    """``LRN`` -> ``LRN``."""
+    """``LRN`` -> ``LRN``.
+
+    Special numbers: NaN and infinity make NaN of other channels than in MXNet.
+    """
     if nsize % 2 == 0:
         raise UnsupportedOp(f"nsize={nsize} is even; only odd windows have a middle")
     return onnx.op("LRN", x, alpha=alpha, beta=beta, bias=float(knorm), size=nsize)

@@ -275,7 +275,11 @@ def pad(
     constant_value: float = 0.0,
     reflect_type: str = "even",
 ) -> str:
-    """``_npi_pad`` -> ``Pad``; what it has no mode for, or no room for, axis by axis."""
+    """``_npi_pad`` -> ``Pad``; what it has no mode for, or no room for, axis by axis.
+
+    Special numbers: of NaN beside numbers ``maximum`` and ``minimum`` may choose otherwise than
+    MXNet.
+    """
     del reflect_type  # MXNet takes it for "even"
     if known_rank(x) != len(pad_width):
         raise UnsupportedOp(f"pad_width={pad_width} is not that of {x.rank} axes")

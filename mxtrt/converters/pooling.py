@@ -97,7 +97,10 @@ def pooling_v1(
     stride: tuple[int, ...] = (),
     pad: tuple[int, ...] = (),
 ) -> str:
-    """``Pooling_v1`` -> ``Pad`` with zeros, which it takes for data, then as ``Pooling``."""
+    """``Pooling_v1`` -> ``Pad`` with zeros, which it takes for data, then as ``Pooling``.
+
+    Special numbers: NaN may be left out of a maximum; it is MXNet's result.
+    """
     if global_pool:
         return _global_pool(onnx, x, x, pool_type, len(kernel))
     windows = _windows(spatial_sizes(x, None, len(kernel)), kernel, stride, pad, pooling_convention)

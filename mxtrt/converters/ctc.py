@@ -26,7 +26,11 @@ def ctc_loss(
     use_label_lengths: bool = False,
     blank_label: str = "first",
 ) -> str:
-    """``CTCLoss`` -> a ``Loop`` over time that adds the chances of all alignments up."""
+    """``CTCLoss`` -> a ``Loop`` over time that adds the chances of all alignments up.
+
+    Special numbers: where an infinite number below 0 forbids every alignment the loss is 0, MXNet's
+    is infinite.
+    """
     if data.dtype != "float32":
         raise UnsupportedOp(f"of {data.dtype}: MXNet adds chances up in float32 alone")
     given = iter(lengths)

@@ -68,6 +68,8 @@ def deformable_convolution(
     """``_contrib_DeformableConvolution`` -> ``GridSample`` and ``Conv``.
 
     A sample outside the map is 0; half a pixel inside it the border pixel goes on.
+
+    Special numbers: of infinity MXNet makes NaN of more elements.
     """
     window = _window(kernel, stride, dilate, pad, num_deformable_group)
     dtype = _working_type(data)
@@ -105,7 +107,10 @@ def modulated_deformable_convolution(
     im2col_step: int = 64,  # how many images MXNet computes at a time
     layout: str | None = None,
 ) -> str:
-    """``_contrib_ModulatedDeformableConvolution`` -> ``GridSample``, the mask, and ``Conv``."""
+    """``_contrib_ModulatedDeformableConvolution`` -> ``GridSample``, the mask, and ``Conv``.
+
+    Special numbers: NaN and infinity, also as offsets, make NaN of other elements than in MXNet.
+    """
     window = _window(kernel, stride, dilate, pad, num_deformable_group)
     dtype = _working_type(data)
     places = _places(onnx, offset, window, dtype)

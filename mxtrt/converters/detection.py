@@ -84,7 +84,10 @@ def box_decode(
     clip: float = -1.0,
     format: str = "center",
 ) -> str:
-    """``_contrib_box_decode`` -> arithmetic on the columns of offsets and anchors."""
+    """``_contrib_box_decode`` -> arithmetic on the columns of offsets and anchors.
+
+    Special numbers: of NaN `clip` makes NaN, in MXNet the bound.
+    """
     dtype = data.dtype
     offsets = _columns(onnx, data)
     stds = [onnx.constant(as_float32(std), dtype) for std in (std0, std1, std2, std3)]
@@ -283,7 +286,10 @@ def multibox_detection(
     variances: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2),
     nms_topk: int = -1,
 ) -> str:
-    """``_contrib_MultiBoxDetection`` -> the best class, decoded boxes, then greedy suppression."""
+    """``_contrib_MultiBoxDetection`` -> the best class, decoded boxes, then greedy suppression.
+
+    Special numbers: of NaN `clip` makes NaN, in MXNet a bound.
+    """
     batch, _, count = cls_prob.shape if cls_prob.shape is not None else (None, None, None)
     label, score, valid = _best_class(onnx, cls_prob, as_float32(threshold))
     corners = _decoded(onnx, loc_pred, anchor, variances, clip)

@@ -26,14 +26,20 @@ from .rotation import (
 
 @converts("_linalg_syevd")
 def syevd(onnx: OnnxModel, a: Value) -> tuple[str, str]:
-    """``_linalg_syevd`` -> a ``Loop`` of Jacobi's rotations; vectors are rows."""
+    """``_linalg_syevd`` -> a ``Loop`` of Jacobi's rotations; vectors are rows.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     values, vectors = _eigenvectors(onnx, a, "L")
     return _with_largest_positive(onnx, a, vectors), values
 
 
 @converts("_npi_eigh")
 def eigh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> tuple[str, str]:  # noqa: N803
-    """``_npi_eigh`` -> a ``Loop`` of Jacobi's rotations; vectors are columns."""
+    """``_npi_eigh`` -> a ``Loop`` of Jacobi's rotations; vectors are columns.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     values, vectors = _eigenvectors(onnx, a, UPLO)
     rows = _with_largest_positive(onnx, a, vectors)
     return values, matrix_transpose(onnx, rows, known_rank(a))
@@ -41,7 +47,10 @@ def eigh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> tuple[str, str]:  # n
 
 @converts("_npi_eigvalsh")
 def eigvalsh(onnx: OnnxModel, a: Value, *, UPLO: str = "L") -> str:  # noqa: N803
-    """``_npi_eigvalsh`` -> a ``Loop`` of Jacobi's rotations."""
+    """``_npi_eigvalsh`` -> a ``Loop`` of Jacobi's rotations.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     return _eigenvectors(onnx, a, UPLO)[0]
 
 

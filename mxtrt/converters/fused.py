@@ -53,7 +53,10 @@ def fused_convolution(
     min_calib_range: float | None = None,
     max_calib_range: float | None = None,
 ) -> Tensors:
-    """``_sg_mkldnn_conv`` -> its body, over weights that MXNet quantises when it first runs."""
+    """``_sg_mkldnn_conv`` -> its body, over weights that MXNet quantises when it first runs.
+
+    Special numbers: relu may make 0 of NaN where MXNet keeps it.
+    """
     operands, ranges = _operands(onnx, node, inputs)
     if not quantized:
         return (_float_body(onnx, node, operands, {}),)
@@ -100,7 +103,10 @@ def fused_fully_connected(
     min_calib_range: float | None = None,
     max_calib_range: float | None = None,
 ) -> Tensors:
-    """``_sg_mkldnn_fully_connected`` -> its body, over weights of 8 bits."""
+    """``_sg_mkldnn_fully_connected`` -> its body, over weights of 8 bits.
+
+    Special numbers: relu may keep NaN where MXNet makes 0 of it.
+    """
     operands, ranges = _operands(onnx, node, inputs)
     if not quantized:
         return (_float_body(onnx, node, operands, {}),)

@@ -51,6 +51,8 @@ def softmax_output(
     """``SoftmaxOutput`` -> ``Softmax`` over axis 1, over the last axis, or over all but the first.
 
     The other attributes are read by the gradient.
+
+    Special numbers: in a row with NaN or positive infinity the others are not MXNet's.
     """
     if multi_output or x.rank == 2:
         return onnx.op("Softmax", x, axis=1)

@@ -111,7 +111,10 @@ def bilinear_resize(
     mode: str = "size",
     align_corners: bool = True,
 ) -> str:
-    """``_contrib_BilinearResize2D`` -> ``Resize``."""
+    """``_contrib_BilinearResize2D`` -> ``Resize``.
+
+    Special numbers: of infinity MXNet makes NaN of more neighbours.
+    """
     wanted = ((height, scale_height), (width, scale_width))
     lengths: list[Length] = []
     for axis, (number, scale) in zip((2, 3), wanted):
@@ -156,7 +159,10 @@ def _scaled(onnx: OnnxModel, length: Length, scale: float) -> Length:
 
 @converts("_contrib_AdaptiveAvgPooling2D")
 def adaptive_average_pool(onnx: OnnxModel, x: Value, *, output_size: tuple[int, ...] = ()) -> str:
-    """``_contrib_AdaptiveAvgPooling2D`` -> ``AveragePool``; two ``MatMul`` for uneven windows."""
+    """``_contrib_AdaptiveAvgPooling2D`` -> ``AveragePool``; two ``MatMul`` for uneven windows.
+
+    Special numbers: with uneven windows NaN and infinity make NaN beyond their own.
+    """
     wanted = (output_size or (1,)) * (1 if len(output_size) == 2 else 2)
     if may_be_empty(x, (2, 3)):
         made = _average_of_windows(onnx, x, wanted)

@@ -237,7 +237,10 @@ def one_hot(
 
 @converts("gather_nd")
 def gather_nd(onnx: OnnxModel, x: Value, indices: Value) -> str:
-    """``gather_nd`` -> ``GatherND``, which has the index vectors along the last axis."""
+    """``gather_nd`` -> ``GatherND``, which has the index vectors along the last axis.
+
+    Special numbers: an index that is NaN is an error.
+    """
     return onnx.op("GatherND", x, _index_vectors(onnx, indices))
 
 
@@ -370,7 +373,10 @@ def _matrix_of(onnx: OnnxModel, x: Value, k: int) -> str:
 
 @converts("_ravel_multi_index")
 def ravel_multi_index(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...]) -> str:
-    """``_ravel_multi_index`` -> ``Mul`` with the strides and ``ReduceSum``."""
+    """``_ravel_multi_index`` -> ``Mul`` with the strides and ``ReduceSum``.
+
+    Special numbers: NaN and infinity are counted as int64's least number, in MXNet as int32's.
+    """
     strides = [[stride] for stride in _strides(shape)]
     steps = onnx.op("Mul", onnx.cast(x, "int64"), onnx.constant(strides, "int64"))
     total = onnx.op("ReduceSum", steps, onnx.ints([0]), keepdims=0)
@@ -379,7 +385,10 @@ def ravel_multi_index(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...]) -> s
 
 @converts("_unravel_index")
 def unravel_index(onnx: OnnxModel, x: Value, *, shape: tuple[int, ...]) -> str:
-    """``_unravel_index`` -> ``Div`` by the strides and ``Mod`` by the sizes."""
+    """``_unravel_index`` -> ``Div`` by the strides and ``Mod`` by the sizes.
+
+    Special numbers: NaN and infinity are counted as int64's least number, in MXNet as int32's.
+    """
     if known_rank(x) != 1:
         raise UnsupportedOp(f"{x.name!r} has {x.rank} axes; MXNet unravels only vectors right")
     row = onnx.op("Unsqueeze", onnx.cast(x, "int64"), onnx.ints([0]))

@@ -155,7 +155,10 @@ def slogdet(onnx: OnnxModel, a: Value) -> tuple[str, str]:
 
 @converts("_linalg_inverse")
 def inverse(onnx: OnnxModel, a: Value) -> str:
-    """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row."""
+    """``_linalg_inverse`` -> Gauss's elimination with pivots, row by row.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     return onnx.op("Identity", a) if 0 in (a.shape or ()) else solved(onnx, a, _identity(onnx, a))
 
 

@@ -185,7 +185,11 @@ def group_norm(
     eps: float = 1e-5,
     output_mean_var: bool = False,
 ) -> tuple[str, ...]:
-    """``GroupNorm`` -> ``InstanceNormalization`` of the groups, which have a `gamma` each."""
+    """``GroupNorm`` -> ``InstanceNormalization`` of the groups, which have a `gamma` each.
+
+    Special numbers: an infinite scale makes NaN, MXNet makes infinity; of squares that overflow
+    MXNet makes NaN.
+    """
     groups = onnx.op("Reshape", x, onnx.ints([0, num_groups, -1]))
     normed = onnx.op("InstanceNormalization", groups, gamma, beta, epsilon=eps)
     y = onnx.op("Reshape", normed, onnx.op("Shape", x))
@@ -205,7 +209,10 @@ def layer_norm(
     eps: float = 1e-5,
     output_mean_var: bool = False,
 ) -> tuple[str, ...]:
-    """``LayerNorm`` -> ``LayerNormalization``, its axis moved to the end where it is not."""
+    """``LayerNorm`` -> ``LayerNormalization``, its axis moved to the end where it is not.
+
+    Special numbers: of squares that overflow MXNet makes NaN.
+    """
     if _may_have_one_channel(x, gamma, beta, axis):
         return _layer_norm_of_any(onnx, x, gamma, beta, axis, eps)[: 3 if output_mean_var else 1]
     if axis == -1 or axis == known_rank(x) - 1:
@@ -272,7 +279,7 @@ def moments(
 ) -> tuple[str, str]:
     """``moments`` -> ``ReduceMean`` of the data, and of the squared distances from it.
 
-    Special numbers: of infinity MXNet makes NaN.
+    Special numbers: of infinity, and of squares that overflow, MXNet makes NaN.
     """
     reduced = reduced_axes(x, axes, exclude=False)
     centred = onnx.op("Sub", x, onnx.op("ReduceMean", x, axes=reduced, keepdims=1))

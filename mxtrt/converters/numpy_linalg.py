@@ -159,13 +159,19 @@ def _without_dots(term: str, hidden: str, rank: int) -> str:
 
 @converts("_npi_cholesky")
 def cholesky(onnx: OnnxModel, a: Value) -> str:
-    """``_npi_cholesky`` -> column by column."""
+    """``_npi_cholesky`` -> column by column.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     return potrf(onnx, a)
 
 
 @converts("_npi_solve")
 def solve(onnx: OnnxModel, a: Value, b: Value) -> str:
-    """``_npi_solve`` -> Gauss's elimination, of integers in float64."""
+    """``_npi_solve`` -> Gauss's elimination, of integers in float64.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     matrix = _floats(onnx, a)
     right = _as_type(onnx, b, matrix.dtype)
     if 0 in (*(a.shape or ()), *(b.shape or ())):
@@ -189,7 +195,10 @@ def _as_type(onnx: OnnxModel, a: Value, dtype: str) -> Value:
 
 @converts("_npi_tensorinv")
 def tensorinv(onnx: OnnxModel, a: Value, *, ind: int = 2) -> str:
-    """``_npi_tensorinv`` -> the inverse of a matrix whose rows are the first `ind` axes."""
+    """``_npi_tensorinv`` -> the inverse of a matrix whose rows are the first `ind` axes.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     rank = known_rank(a)
     found = inverse(onnx, _square(onnx, a, list(range(rank)), ind))
     return reshaped(onnx, found, sizes_of(a, [*range(ind, rank), *range(ind)]), a, leading=0)
@@ -197,7 +206,10 @@ def tensorinv(onnx: OnnxModel, a: Value, *, ind: int = 2) -> str:
 
 @converts("_npi_tensorsolve")
 def tensorsolve(onnx: OnnxModel, a: Value, b: Value, *, a_axes: tuple[int, ...] = ()) -> str:
-    """``_npi_tensorsolve`` -> Gauss's elimination of a matrix whose rows are the axes of `b`."""
+    """``_npi_tensorsolve`` -> Gauss's elimination of a matrix whose rows are the axes of `b`.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     rank = known_rank(a)
     moved = [normalized_axis(axis, rank) for axis in a_axes]
     order = [*(axis for axis in range(rank) if axis not in moved), *moved]

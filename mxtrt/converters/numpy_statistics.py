@@ -26,7 +26,10 @@ def average(
     returned: bool = False,
     weighted: bool = True,
 ) -> tuple[str, ...]:
-    """``_npi_average`` -> ``ReduceMean``, or two ``ReduceSum``; with the sum of the weights."""
+    """``_npi_average`` -> ``ReduceMean``, or two ``ReduceSum``; with the sum of the weights.
+
+    Special numbers: of infinity MXNet makes NaN.
+    """
     found, scale = _average(onnx, x, weights, axis)
     return (found, scale) if returned else (found,)
 
@@ -143,7 +146,10 @@ def _interpolated(
         share = onnx.op("Unsqueeze", share, onnx.ints(range(1, axes_behind + 1)))
     if dtype != "float32":
         share = onnx.cast(share, dtype)
-    return onnx.op("Add", low, onnx.op("Mul", onnx.op("Sub", high, low), share))
+    rest = onnx.op("Sub", onnx.constant(1, dtype), share)
+    # not low + (high - low) share, which is NaN between an infinite low and a finite high
+    parts = onnx.op("Mul", low, rest), onnx.op("Mul", high, share)
+    return onnx.op("Add", *parts)
 
 
 # -- norms -----------------------------------------------------------------------------------------

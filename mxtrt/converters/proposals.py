@@ -47,6 +47,9 @@ def proposal(
     """``_contrib_Proposal`` -> arithmetic on anchors, ``TopK``, then greedy suppression.
 
     Equal scores come in the order of their anchors; MXNet's sort has no rule for them.
+
+    Special numbers: of scores and offsets that are NaN or infinite other boxes come than from
+    MXNet.
     """
     anchors = _base_anchors(feature_stride, ratios, scales)
     height, width = cls_prob.shape[2:] if cls_prob.shape is not None else (None, None)

@@ -58,6 +58,8 @@ def rnn(
 
     Sequence lengths and state clipping get their documented meaning, which MXNet computes with
     cuDNN only: its CPU kernels ignore both without a word.
+
+    Special numbers: in float64 MXNet's rnn_relu makes 0 of NaN.
     """
     if mode not in GATES:
         raise UnsupportedOp(f"mode={mode!r} is none of {', '.join(GATES)}")

@@ -49,7 +49,10 @@ def image_resize(
     keep_ratio: bool = False,
     interp: int = 1,
 ) -> str:
-    """``_image_resize`` -> ``Resize``, or ``MatMul`` with the weights of a filter."""
+    """``_image_resize`` -> ``Resize``, or ``MatMul`` with the weights of a filter.
+
+    Special numbers: NaN and infinity make NaN of other pixels than in MXNet.
+    """
     if interp not in FILTERS:
         raise UnsupportedOp(f"interp={interp}; OpenCV resizes with those from 0 to 5")
     height, width = _wanted_size(onnx, x, size, keep_ratio)

@@ -25,7 +25,11 @@ from .suppression import as_float32, positions
 def roi_pooling(
     onnx: OnnxModel, data: Value, rois: Value, *, pooled_size: tuple[int, ...], spatial_scale: float
 ) -> str:
-    """``ROIPooling`` -> ``MaxRoiPool``."""
+    """``ROIPooling`` -> ``MaxRoiPool``.
+
+    Special numbers: NaN may be left out of a maximum; it is MXNet's result; a region with NaN or
+    infinity is an error.
+    """
     scale = as_float32(spatial_scale)
     return onnx.op("MaxRoiPool", data, rois, pooled_shape=pooled_size, spatial_scale=scale)
 
@@ -101,7 +105,10 @@ def psroi_pooling(
     pooled_size: int,
     group_size: int = 0,
 ) -> str:
-    """``_contrib_PSROIPooling`` -> ``MatMul`` with the pixels of each bin."""
+    """``_contrib_PSROIPooling`` -> ``MatMul`` with the pixels of each bin.
+
+    Special numbers: NaN and infinity make NaN of bins that do not touch them.
+    """
     channels = _own_channels(output_dim, pooled_size, group_size or pooled_size, 1)
     sides = _sides(onnx, data, rois, spatial_scale, 0.0)
     by_row, by_col = (
@@ -239,7 +246,10 @@ def deformable_psroi_pooling(
     trans_std: float = 0.0,
     no_trans: bool = False,
 ) -> str:
-    """``_contrib_DeformablePSROIPooling`` -> ``MatMul`` with the weights of its samples."""
+    """``_contrib_DeformablePSROIPooling`` -> ``MatMul`` with the weights of its samples.
+
+    Special numbers: NaN and infinity make NaN of bins that do not touch them.
+    """
     classes = 1 if no_trans or trans is None else known_size(trans, 1) // 2
     channels = _own_channels(output_dim, pooled_size, group_size, classes)
     sides = _sides(onnx, data, rois, spatial_scale, 0.5)

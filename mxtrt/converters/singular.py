@@ -31,7 +31,10 @@ from .rotation import (
 
 @converts("_npi_svd")
 def svd(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
-    """``_npi_svd`` -> a ``Loop`` of Jacobi's rotations of the rows."""
+    """``_npi_svd`` -> a ``Loop`` of Jacobi's rotations of the rows.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     rank = known_rank(a)
     if 0 in (a.shape or ()):
         square = onnx.op("MatMul", a, matrix_transpose(onnx, a, rank))
@@ -63,7 +66,10 @@ def svd(onnx: OnnxModel, a: Value) -> tuple[str, str, str]:
 
 @converts("_npi_pinv")
 def pinv(onnx: OnnxModel, a: Value, rcond: Value, *, hermitian: bool = False) -> str:
-    """``_npi_pinv`` -> a ``Loop`` of Jacobi's rotations of the rows, divided by their squares."""
+    """``_npi_pinv`` -> a ``Loop`` of Jacobi's rotations of the rows, divided by their squares.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     del hermitian  # MXNet does not read it
     limit = rcond if rcond.dtype == a.dtype else onnx.cast(rcond, a.dtype)
     return _inverted(onnx, a, onnx.op("Unsqueeze", limit, onnx.ints([-1, -2])))
@@ -73,7 +79,10 @@ def pinv(onnx: OnnxModel, a: Value, rcond: Value, *, hermitian: bool = False) ->
 def pinv_scalar_rcond(
     onnx: OnnxModel, a: Value, *, rcond: float = 1e-15, hermitian: bool = False
 ) -> str:
-    """``_npi_pinv_scalar_rcond`` -> a ``Loop`` of rotations of the rows, over their squares."""
+    """``_npi_pinv_scalar_rcond`` -> a ``Loop`` of rotations of the rows, over their squares.
+
+    Special numbers: NaN and infinity make NaN of other elements than in MXNet.
+    """
     del hermitian  # MXNet does not read it
     return _inverted(onnx, a, onnx.constant(rcond, a.dtype))
 

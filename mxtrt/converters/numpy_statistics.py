@@ -82,7 +82,8 @@ def percentile(
 ) -> str:
     """``_npi_percentile`` -> ``TopK`` of all elements, ``Gather`` of one or two of them.
 
-    Special numbers: NaN does not stand where MXNet's sorting leaves it.
+    Special numbers: NaN does not stand where MXNet's sorting leaves it; what is made of infinity
+    alone, or by ``midpoint``, may be NaN in one of the two.
     """
     rank = known_rank(x)
     axes = reduced_axes(x, axis)

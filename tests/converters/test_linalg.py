@@ -117,6 +117,14 @@ def test_cholesky(batch: tuple[int, ...], n: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [2, 5])
+def test_cholesky_does_not_read_above_the_diagonal(n: int, dtype: str) -> None:
+    a = _positive((2, n, n), dtype)
+    a[0, 0, 1:], a[1, : n - 1, n - 1] = np.nan, np.inf
+    check_operator(linalg.potrf(A), {"a": a})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("n", [1, 2, 6])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_elimination(batch: tuple[int, ...], n: int, dtype: str) -> None:

@@ -251,6 +251,13 @@ def test_percentile(interpolation: str, dtype: str) -> None:
         check_operator(symbol, arrays, rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_percentiles_between_infinities_and_numbers(dtype: str) -> None:
+    rows = np.array([[-np.inf, 1, 2, 3], [1, 2, 3, np.inf], [-np.inf, 0, 1, np.inf]], dtype)
+    places = np.array([10, 33, 50, 66, 90], "float32")
+    check_numpy("_npi_percentile", rows, places, axis=(1,))
+
+
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("axis", [None, (0,), (-1,), (0, 2), (2, 1)])
 def test_percentile_along_axes(axis: tuple[int, ...] | None, keepdims: bool) -> None:

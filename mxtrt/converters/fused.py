@@ -21,7 +21,7 @@ from ..symbol import read_body
 from .attention import interleaved_matmul_selfatt_qk, interleaved_matmul_selfatt_valatt
 from .control_flow import convert_body
 from .dense import with_axes_of
-from .quantized import (
+from .quantized_ranges import (
     OLD_STEPS,
     STEPS,
     Number,

@@ -1,126 +1,32 @@
-"""MXNet's quantised operators, as float operators between ``QuantizeLinear``s and their inverses.
-
-A quantised tensor travels as three: integers and the two ends of the range that they stand for.
-Ranges that were calibrated are constants, so the steps of the ONNX operators are constants too, as
-TensorRT wants them. How many steps a range has differs between MXNet's kernels: 127 and 255 in
-some, 127.5 and 255.5 in the newer ones. The numbers here are measured on MXNet 1.9.1.
-"""
+"""MXNet's quantised operators, as float operators between ``QuantizeLinear`` and its inverse."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Union
-
-import numpy as np
 
 from ..errors import UnsupportedOp
 from ..graph import Node, Shape, Value
 from ..onnx_model import OnnxModel
 from ..registry import convert_node, converts, refuses
 from . import normalized_axis
+from .quantized_ranges import (
+    OLD_STEPS,
+    STEPS,
+    Number,
+    Range,
+    Tensors,
+    accumulated,
+    calibrated,
+    quantized_as,
+    range_of,
+    real,
+    scalar_of,
+    step_of,
+    symmetric,
+    tensor_of,
+    times,
+)
 from .recurrent import rnn
-
-Tensors = tuple[str, ...]
-Number = Union[float, str]
-"""A number that is known, or the tensor of shape (1,) that holds it at run time."""
-
-STEPS = {"int8": 127.5, "uint8": 255.5, "int32": 2.0**31 - 1}
-OLD_STEPS = {"int8": 127.0, "uint8": 255.0, "int32": 2.0**31 - 1}
-"""Steps between zero and the end of a range: in newer kernels, and in older ones."""
-
-
-# -- ranges and steps ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Range:
-    """The two ends of what a quantised tensor's integers stand for."""
-
-    low: Number
-    high: Number
-
-    def largest(self, onnx: OnnxModel) -> Number:
-        """Return the larger of the ends' magnitudes: it has all the steps."""
-        if isinstance(self.low, float) and isinstance(self.high, float):
-            return max(abs(self.low), abs(self.high))
-        low, high = self.tensors(onnx)
-        return onnx.op("Max", onnx.op("Abs", low), onnx.op("Abs", high))
-
-    def tensors(self, onnx: OnnxModel) -> tuple[str, str]:
-        """Return the ends as MXNet hands them on, of shape (1,)."""
-        return _tensor(onnx, self.low), _tensor(onnx, self.high)
-
-
-def range_of(onnx: OnnxModel, low: Value, high: Value) -> Range:
-    """Return the range that two inputs of a node state."""
-    ends = [onnx.numbers(value) for value in (low, high)]
-    if all(end is not None and end.size == 1 for end in ends):
-        return Range(*(float(np.ravel(end)[0]) for end in ends if end is not None))
-    return Range(onnx.declare(low), onnx.declare(high))
-
-
-def calibrated(low: float | None, high: float | None) -> Range | None:
-    """Return the range in a node's attributes, None where calibration left none."""
-    if low is None or high is None:
-        return None
-    return Range(float(np.float32(low)), float(np.float32(high)))
-
-
-def symmetric(onnx: OnnxModel, largest: Number) -> Range:
-    """Return the range from ``-largest`` to ``largest``."""
-    if isinstance(largest, float):
-        return Range(-largest, largest)
-    return Range(onnx.op("Neg", largest), largest)
-
-
-def times(onnx: OnnxModel, a: Number, b: Number) -> Number:
-    """Return the product of two numbers."""
-    if isinstance(a, float) and isinstance(b, float):
-        return a * b
-    return onnx.op("Mul", _tensor(onnx, a), _tensor(onnx, b))
-
-
-def _tensor(onnx: OnnxModel, number: Number) -> str:
-    return onnx.constant([number], "float32") if isinstance(number, float) else number
-
-
-# -- from integers to what they stand for, and back --------------------------------------------
-
-
-def real(onnx: OnnxModel, x: Value, step: Number) -> str:
-    """Return what the integers `x` stand for, as float32."""
-    if x in onnx.reals:
-        return onnx.reals[x]
-    if x.dtype == "int32":
-        return onnx.op("Mul", onnx.cast(x, "float32"), _tensor(onnx, step))
-    return onnx.op("DequantizeLinear", x, _scalar(onnx, step), onnx.constant(0, x.dtype))
-
-
-def quantized_as(onnx: OnnxModel, x: str, step: Number, dtype: str) -> str:
-    """Return a float32 tensor as integers of 8 bits."""
-    if not isinstance(step, float):  # a range of nothing but zeros
-        step = onnx.op("Max", step, onnx.constant([1e-30], "float32"))
-    return onnx.op("QuantizeLinear", x, _scalar(onnx, step), onnx.constant(0, dtype))
-
-
-def accumulated(onnx: OnnxModel, x: str, step: Number, out: Value) -> Tensors:
-    """Return a float32 tensor as int32 with its range; who reads it again reads `x` itself."""
-    onnx.reals[out] = x
-    integers = onnx.cast(onnx.op("Round", onnx.op("Div", x, _tensor(onnx, step))), "int32")
-    largest = times(onnx, step, STEPS["int32"])
-    return (integers, *symmetric(onnx, largest).tensors(onnx))
-
-
-def _scalar(onnx: OnnxModel, step: Number) -> str:
-    if isinstance(step, float):
-        return onnx.constant(step or 1.0, "float32")
-    return onnx.op("Reshape", step, onnx.ints([]))
-
-
-def step_of(onnx: OnnxModel, of: Range, dtype: str, steps: Mapping[str, float] = STEPS) -> Number:
-    """Return the size of one step of a range."""
-    return times(onnx, of.largest(onnx), 1.0 / steps[dtype])
 
 
 def float_op(
@@ -349,7 +255,7 @@ def quantized_elemwise_add(
             other = 0 if a.dtype == "uint8" else 1
             rounded = quantized_as(onnx, reals[other], step, "int8")
             zero = onnx.constant(0, "int8")
-            reals[other] = onnx.op("DequantizeLinear", rounded, _scalar(onnx, step), zero)
+            reals[other] = onnx.op("DequantizeLinear", rounded, scalar_of(onnx, step), zero)
         return (quantized_as(onnx, onnx.op("Add", *reals), step, dtype), *told.tensors(onnx))
     if a.dtype != b.dtype:
         raise UnsupportedOp(
@@ -362,7 +268,7 @@ def quantized_elemwise_add(
 def _sum(onnx: OnnxModel, a: Number, b: Number) -> Number:
     if isinstance(a, float) and isinstance(b, float):
         return a + b
-    return onnx.op("Add", _tensor(onnx, a), _tensor(onnx, b))
+    return onnx.op("Add", tensor_of(onnx, a), tensor_of(onnx, b))
 
 
 @converts("_contrib_quantized_elemwise_mul")
@@ -492,10 +398,10 @@ def _layer(
             integers = _rescaled_bias(onnx, integers, x.dtype, ranges)
         elif x.dtype == "int8":  # no CPU kernel: as the GPU's does
             bias_step = step_of(onnx, ranges[2], "int8", OLD_STEPS)
-            ratio = onnx.op("Div", _tensor(onnx, bias_step), _tensor(onnx, step))
+            ratio = onnx.op("Div", tensor_of(onnx, bias_step), tensor_of(onnx, step))
             integers = onnx.op("Round", onnx.op("Mul", integers, ratio))
         # the CPU's convolution adds the bias as it is, in whatever range
-        operands.append((onnx.op("Mul", integers, _tensor(onnx, step)), bias[0].shape))
+        operands.append((onnx.op("Mul", integers, tensor_of(onnx, step)), bias[0].shape))
     return accumulated(onnx, float_op(onnx, node, op, node.attrs, *operands), step, node.outputs[0])
 
 
@@ -503,7 +409,7 @@ def _rescaled_bias(onnx: OnnxModel, bias: str, dtype: str, ranges: Sequence[Rang
     """Return a bias in the steps of the accumulator, cut to integers."""
     data, weight, own = (step_of(onnx, r, d) for r, d in zip(ranges, (dtype, "int8", "int8")))
     step = times(onnx, data, weight)
-    ratio = onnx.op("Div", _tensor(onnx, own), _tensor(onnx, step))
+    ratio = onnx.op("Div", tensor_of(onnx, own), tensor_of(onnx, step))
     return onnx.cast(onnx.cast(onnx.op("Mul", bias, ratio), "int32"), "float32")
 
 

@@ -150,7 +150,10 @@ def _center_and_size(onnx: OnnxModel, boxes: Operand, half: str) -> tuple[list[s
 def bipartite_matching(
     onnx: OnnxModel, data: Value, *, threshold: float, is_ascend: bool = False, topk: int = -1
 ) -> tuple[str, str]:
-    """``_contrib_bipartite_matching`` -> a ``Loop`` that takes the best free pair each time."""
+    """``_contrib_bipartite_matching`` -> a ``Loop`` that takes the best free pair each time.
+
+    Special numbers: with NaN among the scores other pairs are made than in MXNet.
+    """
     rows, cols = data.shape[-2:] if data.shape is not None else (None, None)
     scores = as_batch(onnx, data)
     limit = as_float32(threshold)

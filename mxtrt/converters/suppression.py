@@ -319,7 +319,10 @@ def box_nms(
     in_format: str = "corner",
     out_format: str = "corner",
 ) -> str:
-    """``_contrib_box_nms`` -> ``TopK``, a ``Loop`` over suppression, and ``TopK`` to close up."""
+    """``_contrib_box_nms`` -> ``TopK``, a ``Loop`` over suppression, and ``TopK`` to close up.
+
+    Special numbers: of boxes with NaN others may be kept than in MXNet.
+    """
     count = data.shape[-2] if data.shape is not None else None
     if topk == 0 or count == 0:
         return onnx.op("Identity", data)

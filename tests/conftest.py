@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 os.environ.setdefault("MXTRT_CACHE_DIR", "off")  # a test that wants a store makes its own
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs beside it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import mxtrt  # noqa: F401  # isort: skip
 import mxnet as mx  # isort: skip

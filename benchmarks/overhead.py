@@ -1,6 +1,6 @@
 """What the operator itself costs: a part that is one identity, beside MXNet's own ``_copy``.
 
-    python benchmarks/overhead.py [--cores 1] [--busy 0] [--json FILE]
+    python benchmarks/overhead.py [--cores 1] [--busy MICROSECONDS] [--json FILE]
 
 By default all threads share one core: to wake up another core of a virtual machine takes 20 to
 60 µs, which a call pays or not, depending on whether MXNet's thread still looks for work. With
@@ -92,11 +92,13 @@ def main() -> None:
     copy = mx.sym.identity(DATA, name="copy")
     engine, _ = mxtrt.optimize(copy, shapes={"data": (1, 16)}, min_subgraph_size=1)
     if options.busy:
-        busy = Busy(options.busy)
+        busy, beside = Busy(options.busy), {}
         for name, call in (("bound executor", executor), ("Gluon, static_shape", gluon)):
             seconds = around(engine, call(engine, data), busy)
             inside = statistics.median(busy.taken)
+            beside[name] = {"beside": seconds * 1e6, "part": inside * 1e6}
             print(f"{name}: {seconds * 1e6:.1f} µs beside the {inside * 1e6:.0f} µs of its part")
+        write_json(options.json, beside)
         return
     rows, results = [("call", "_copy (µs)", "mxtrt (µs)", "difference (µs)")], {}
     for name, call in (("bound executor", executor), ("Gluon, static_shape", gluon)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -99,6 +100,13 @@ def _median(call: Any, seconds: float = 0.6) -> float:
     return statistics.median(taken)
 
 
+def _reason(printed: str) -> str:
+    """Return why a process failed: ONNX Runtime logs that before it goes on with less."""
+    lines = printed.strip().splitlines() or ["no message"]
+    telling = [line for line in lines if re.search("error|fail", line, re.IGNORECASE)]
+    return (telling or lines[-1:])[0][:500]
+
+
 def main() -> None:
     """Export, then measure in another process; print, and write JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,8 +137,7 @@ def main() -> None:
                            json.dumps(asked)]  # fmt: skip
                 done = subprocess.run(command, capture_output=True, text=True, env=environment)
                 if done.returncode:
-                    said = done.stderr.strip().splitlines() or ["no message"]
-                    result = {"provider": provider, "batch": batch, "error": said[-1][:500]}
+                    result = {"provider": provider, "batch": batch, "error": _reason(done.stderr)}
                 else:
                     result = json.loads(done.stdout.splitlines()[-1])
                 results.append(result)

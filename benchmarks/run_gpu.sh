@@ -6,7 +6,7 @@
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
 # PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet, and
 # ONNXRUNTIME_GPU a folder with the unpacked package onnxruntime-gpu 1.14.1. With SWEEP_LIMIT seconds
-# the tests of converters run with TensorRT in place of ONNX Runtime, every SWEEP_SAMPLEth of them.
+# the tests of converters run with TensorRT in place of ONNX Runtime, as many cases as there is time.
 # OUTDIR gets a text file for each step, JSON files and summary.txt. The exit code is that of the tests, or else of the first
 # benchmark that failed.
 set -uo pipefail
@@ -72,9 +72,9 @@ run_tests() {
 
   if [ "${SWEEP_LIMIT:-0}" -gt 0 ]; then  # it is told of each failure at the end: so it ends in time
     step sweep "$SWEEP_LIMIT" env MXTRT_CACHE_DIR=off MXTRT_TEST_ENGINE=tensorrt \
-      MXTRT_TEST_SAMPLE="${SWEEP_SAMPLE:-10}" MXTRT_TEST_SECONDS=$((SWEEP_LIMIT - 30)) \
+      MXTRT_TEST_SECONDS=$((SWEEP_LIMIT - 30)) \
       python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -n "$(($(nproc) / 2))" \
-      -m "not gpu and not slow" -q -rs --tb=short converters
+      --maxschedchunk 1 -m "not gpu and not slow" -q -rs --tb=short converters
     tail -n 1 "$out/sweep.txt" | tee -a "$out/summary.txt"
   fi
 

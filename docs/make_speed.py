@@ -28,7 +28,8 @@ TITLES = {
     "pinned": "raw, pinned", "raw": "raw, on the GPU", "graph": "raw graph",
 }  # fmt: skip
 NAMES = {"mobilenet1.0": "MobileNet 1.0", "inceptionv3": "Inception-v3", "vgg16": "VGG-16",
-         "densenet121": "DenseNet-121", "bert_base_128": "BERT-base, 128 words"}  # fmt: skip
+         "densenet121": "DenseNet-121", "bert_base_128": "BERT-base, 128 words",
+         "bert_base_384": "BERT-base, 384 words"}  # fmt: skip
 
 INTRODUCTION = """\
 # Speed on a GPU
@@ -54,8 +55,8 @@ RESNET = """
 `benchmarks/gpu.py`, `benchmarks/pytorch_resnet.py` and `benchmarks/onnxruntime_gpu.py`, one after
 another on one machine; an engine for each batch size. PyTorch {torch} replays a CUDA graph of
 float16, channels last. ONNX Runtime 1.14.1 with TensorRT's provider runs the exported file, from
-memory of the GPU and from NumPy's arrays; where the cell is empty it was not measured. mxtrt's
-largest difference from MXNet is {difference:.1e} of the largest output.
+memory of the GPU and from NumPy's arrays; with its CUDA provider, on memory of the GPU, it takes
+{cuda}. mxtrt's largest difference from MXNet is {difference:.1e} of the largest output.
 
 ![Images per second: MXNet, PyTorch, ONNX Runtime and mxtrt](pictures/resnet50_h200.svg)
 
@@ -67,8 +68,8 @@ MODELS = """
 `benchmarks/gpu.py --one-engine --batch 1,8,32`: one engine for all batch sizes. TensorRT 8.5 has
 one execution context for such an engine. The weights are seeded, not trained. Difference is the
 largest one from MXNet's outputs, relative to the largest output; the largest number of each row
-stands where MXNet's does{classes}. Inception-v3 was measured on another H200, with an
-earlier commit.
+stands where MXNet's does{classes}. Inception-v3 and BERT with 384 words were measured
+on another H200.
 
 """
 
@@ -94,17 +95,22 @@ def results(name: str) -> Any:
     return json.loads((RESULTS / f"h200_{name}.json").read_text(encoding="utf-8"))
 
 
+def onnxruntime(provider: str) -> dict[int, dict[str, float]]:
+    """Return the milliseconds of one of ONNX Runtime's providers by batch size."""
+    rows = results("onnxruntime")["results"]
+    return {row["batch"]: row["milliseconds"] for row in rows if row["provider"] == provider}
+
+
 def resnet() -> list[dict[str, Any]]:
     """Return the milliseconds of every way to run ResNet-50, with the batch size."""
     pytorch = {row["batch"]: row["graph_ms"] for row in results("pytorch")["results"]}
-    ort = {row["batch"]: row["milliseconds"] for row in results("onnxruntime")["results"]}
+    ort = onnxruntime("TensorRT")
     rows = []
-    for row in results("gpu")["results"]:
+    for row in sorted(results("gpu")["results"], key=lambda row: int(row["batch"])):
         batch, ms = row["batch"], row["milliseconds"]
         took = {"MXNet": ms["MXNet"], "PyTorch": pytorch[batch]}
-        if batch in ort:
-            took["ONNX Runtime numpy"] = ort[batch]["numpy"]
-            took["ONNX Runtime"] = ort[batch]["GPU"]
+        took["ONNX Runtime numpy"] = ort[batch]["numpy"]
+        took["ONNX Runtime"] = ort[batch]["GPU"]
         rows.append({"batch": batch, **took, **{column: ms[column] for column in OURS}})
     return rows
 
@@ -122,7 +128,12 @@ def _page() -> Iterator[str]:
     ours, pytorch = results("gpu"), results("pytorch")
     yield INTRODUCTION.format(**ours["machine"])
     largest = max(row["difference"] for row in ours["results"])
-    yield RESNET.format(difference=largest, torch=pytorch["machine"]["torch"].split("+")[0])
+    by_batch = sorted(onnxruntime("CUDA").items())
+    yield RESNET.format(
+        difference=largest,
+        torch=pytorch["machine"]["torch"].split("+")[0],
+        cuda=", ".join(f"{milliseconds['GPU']:.1f}" for _, milliseconds in by_batch),
+    )
     columns = ("MXNet", "PyTorch", "ONNX Runtime numpy", "ONNX Runtime", *OURS)
     rows = [["batch", *(TITLES[c] for c in columns)]]
     rows += [[str(row["batch"]), *_milliseconds(row, columns)] for row in resnet()]

@@ -5,6 +5,7 @@ MXNet's own output is always the reference. The whole path runs: optimise, bind,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from mxtrt.infer import single_node_symbol
 
 ENGINE = os.environ.get("MXTRT_TEST_ENGINE", "onnxruntime")
 """The engine under test; ``tensorrt`` on a machine with a GPU."""
+
+OPTIONS: dict[str, Any] = json.loads(os.environ.get("MXTRT_TEST_OPTIONS", "{}"))
+"""More options for it, as JSON, such as ``{"optimization_level": 0}``."""
 
 OLD_RUNTIME = ENGINE == "onnxruntime" and tuple(map(int, ort.__version__.split(".")[:2])) < (1, 32)
 """Whether ONNX Runtime has the limits that these sentences of the engine's tell."""
@@ -134,7 +138,7 @@ def check_none_left(left: Mapping[Any, str], engine: str = ENGINE) -> None:
 
 def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
     of_engine = {"tf32": False, "strict": True} if options["engine"] == "tensorrt" else {}
-    return {"min_subgraph_size": 1, **of_engine, **options}
+    return {"min_subgraph_size": 1, **of_engine, **OPTIONS, **options}
 
 
 def _optimize(symbol: Any, params: Any, options: Mapping[str, Any]) -> Any:

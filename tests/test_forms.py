@@ -152,6 +152,47 @@ def test_triangles_without_the_other_one(upper: int, diagonal: str) -> None:
     np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
 
 
+SPECIAL = np.array([0, -0.0, 1, -1, 3e38, -3e38, 1e-45, np.inf, -np.inf, np.nan])
+
+
+@pytest.mark.parametrize("infinity", ["inf", "-inf"])
+@pytest.mark.parametrize("options", ["x, i", "i, x", "i, i"])
+def test_choices_of_infinity(options: str, infinity: str) -> None:
+    proto = model(
+        f"(bool[N,1] c, float[M] x) => (float[N,M] z) <float i = {{{infinity}}}> "
+        f"{{ z = Where (c, {options}) }}"
+    )
+    given = {"c": np.array([[True], [False]])}
+    if "x" in options:
+        given["x"] = SPECIAL.astype("float32")
+    else:
+        del proto.graph.input[1]
+    found = written(proto)
+    assert not constants(found) & {np.inf, -np.inf}
+    np.testing.assert_array_equal(run(found, **given), run(proto, **given))
+
+
+@pytest.mark.parametrize("infinity", ["inf", "-inf"])
+@pytest.mark.parametrize("inputs", ["x, i", "i, x"])
+@pytest.mark.parametrize("op", ["Equal", "Less"])
+def test_comparisons_with_infinity(op: str, inputs: str, infinity: str) -> None:
+    proto = model(
+        f"(float[N] x) => (bool[N] z) <float[1] i = {{{infinity}}}> {{ z = {op} ({inputs}) }}"
+    )
+    found, x = written(proto), SPECIAL.astype("float32")
+    if op == "Equal" or (inputs, infinity) == ("x, i", "inf"):
+        assert not constants(found) & {np.inf, -np.inf}
+    np.testing.assert_array_equal(run(found, x=x), run(proto, x=x))
+
+
+def constants(proto: onnx.ModelProto) -> set[float]:
+    tensors = (numpy_helper.to_array(tensor) for tensor in proto.graph.initializer)
+    used = {name for node in proto.graph.node for name in node.input}
+    return {
+        x for t, a in zip(proto.graph.initializer, tensors) if t.name in used for x in a.flat
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "kept"), [("start = 1", {"Shape", "Slice"}), ("end = -1", {"Shape", "Slice"}),
                           ("start = -2, end = 2", {"Shape", "Slice"}), ("start = 0", {"Shape"})]

@@ -33,6 +33,13 @@ def _columns(onnx: OnnxModel, boxes: Operand) -> list[str]:
     return [onnx.op("Gather", boxes, onnx.constant(i, "int64"), axis=-1) for i in range(4)]
 
 
+def _narrow_columns(onnx: OnnxModel, boxes: Operand) -> list[str]:
+    """Return the four numbers of each box, along a last axis of one."""
+    last = onnx.ints([-1])
+    ends = [onnx.ints([i]) for i in range(5)]
+    return [onnx.op("Slice", boxes, start, end, last) for start, end in zip(ends, ends[1:])]
+
+
 def _stacked(onnx: OnnxModel, *parts: str) -> str:
     """Return the tensors side by side along a new last axis."""
     axis = onnx.ints([-1])
@@ -89,10 +96,11 @@ def box_decode(
     Special numbers: of NaN `clip` makes NaN, in MXNet the bound.
     """
     dtype = data.dtype
-    offsets = _columns(onnx, data)
+    # new axes beside each other, of unknown sizes, come out in the wrong order in TensorRT 8.5
+    offsets = _narrow_columns(onnx, data)
     stds = [onnx.constant(as_float32(std), dtype) for std in (std0, std1, std2, std3)]
     scaled = [onnx.op("Mul", x, std) for x, std in zip(offsets, stds)]
-    first, second, third, fourth = _columns(onnx, anchors)
+    first, second, third, fourth = _narrow_columns(onnx, anchors)
     half = onnx.constant(0.5, dtype)
     centers, sizes = [first, second], [third, fourth]
     if format == "corner":
@@ -106,7 +114,7 @@ def box_decode(
         reach = onnx.op("Mul", onnx.op("Mul", onnx.op("Exp", log), size), half)
         low.append(onnx.op("Sub", middle, reach))
         high.append(onnx.op("Add", middle, reach))
-    return _stacked(onnx, *low, *high)
+    return onnx.op("Concat", *low, *high, axis=-1)
 
 
 @converts("_contrib_box_encode")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import inf, log, nan, pi
+from math import factorial, inf, log, nan, pi
 
 from numpy import float32
 
@@ -322,8 +322,19 @@ def _gamma_parts(onnx: OnnxModel, x: Operand, dtype: str) -> tuple[str, str, str
     below = onnx.op("Less", x, onnx.constant(0.5, dtype))
     mirrored = onnx.op("Where", below, onnx.op("Sub", onnx.constant(1, dtype), x), x)
     nearest = onnx.op("Round", x)
-    angle = onnx.op("Mul", onnx.op("Sub", x, nearest), onnx.constant(pi, dtype))
-    return below, _log_gamma(onnx, mirrored, dtype), nearest, onnx.op("Sin", angle)
+    sine = _half_turn_sine(onnx, onnx.op("Sub", x, nearest), dtype)
+    return below, _log_gamma(onnx, mirrored, dtype), nearest, sine
+
+
+def _half_turn_sine(onnx: OnnxModel, x: str, dtype: str) -> str:
+    """Return the sine of pi times `x`, for one half at most, as a series.
+
+    TensorRT's own sine has few right digits where it is small.
+    """
+    terms = 11 if dtype == "float64" else 7
+    series = [(-1) ** i * pi ** (2 * i + 1) / factorial(2 * i + 1) for i in range(terms)]
+    square = onnx.op("Mul", x, x)
+    return onnx.op("Mul", x, _polynomial(onnx, square, series[::-1], dtype))
 
 
 def _log_gamma(onnx: OnnxModel, x: str, dtype: str) -> str:

@@ -9,6 +9,7 @@ Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was 
 - ``CumSum`` starts from its first number times 0, and ``Trilu`` writes every number times 0: NaN
   where those are infinite.
 - ``InstanceNormalization`` reads the memory of float16 scales as float32.
+- Infinity, as a constant of one element, is 1e38 (measured).
 - ``Shape`` always gives all sizes; ``Selu`` and ``RoiAlign`` have other defaults.
 - ``ScatterElements`` and ``ScatterND`` put where they should add, before version 10. That has no
   other form. Neither have ``ArgMax`` and ``TopK``, which 8.5 refuses for integers and 8.6 casts.
@@ -170,6 +171,15 @@ class _Form(Replacement):
     def ints(self, values: Any) -> str:
         return self.array(list(values), np.int64)
 
+    def infinite(self, name: str) -> np.ndarray[Any, Any] | None:
+        """Return a constant that is infinite everywhere; None where `name` is none."""
+        tensor = self.tensor(name)
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+            return None
+        array = numpy_helper.to_array(tensor)
+        is_float = tensor.data_type in FLOATS
+        return array if is_float and array.size and np.isinf(array).all() else None
+
 
 def _remainder(form: _Form) -> bool:
     """Write ``Mod`` of integers, of both kinds, without products beyond int32."""
@@ -239,6 +249,44 @@ def _triangle(form: _Form) -> bool:
     return form.result()
 
 
+def _choice_of_infinity(form: _Form) -> bool:
+    """Write ``Where`` with infinity as a division by 0."""
+    condition, *options = form.node.input
+    infinite = [form.infinite(name) for name in options]
+    dtypes = [array.dtype for array in infinite if array is not None]
+    if not dtypes:
+        return False
+    signs = [n if a is None else form.array(np.sign(a), a.dtype) for n, a in zip(options, infinite)]
+    divisors = [form.array(1 if array is None else 0, dtypes[0]) for array in infinite]
+    chosen = form.op("Where", condition, *signs)
+    form.op("Div", chosen, form.op("Where", condition, *divisors))
+    return form.result()
+
+
+def _equal_to_infinity(form: _Form) -> bool:
+    """Write ``Equal`` to infinity as what it is: half of it is as much, on its side of 0."""
+    for name, other in zip(form.node.input, reversed(form.node.input)):
+        infinity = form.infinite(name)
+        if infinity is not None and len(np.unique(infinity)) == 1:
+            half = form.op("Mul", other, form.array(np.full_like(infinity, 0.5), infinity.dtype))
+            side = "Greater" if infinity.flat[0] > 0 else "Less"
+            is_there = form.op(side, other, form.constant(0))
+            form.op("And", form.op("Equal", half, other), is_there)
+            return form.result()
+    return False
+
+
+def _less_than_infinity(form: _Form) -> bool:
+    """Write ``Less`` than infinity: half of it is less, or it is less than 1."""
+    x, limit = form.node.input
+    infinity = form.infinite(limit)
+    if infinity is None or not (infinity > 0).all():
+        return False
+    half = form.op("Mul", x, form.array(np.full_like(infinity, 0.5), infinity.dtype))
+    form.op("Or", form.op("Less", half, x), form.op("Less", x, form.constant(1)))
+    return form.result()
+
+
 def _some_sizes(form: _Form) -> bool:
     first, last = form.attrs.get("start", 0), form.attrs.get("end", TO_THE_END)
     if (first, last) == (0, TO_THE_END):
@@ -275,7 +323,9 @@ def _instance_normalization(form: _Form) -> bool:
 
 _FORMS: dict[str, Callable[[_Form], bool]] = {
     "CumSum": _sums_so_far,
+    "Equal": _equal_to_infinity,
     "InstanceNormalization": _instance_normalization,
+    "Less": _less_than_infinity,
     "LogSoftmax": _log_softmax,
     "Mod": _remainder,
     "ReduceLogSumExp": _log_sum_exp,
@@ -283,4 +333,5 @@ _FORMS: dict[str, Callable[[_Form], bool]] = {
     "Selu": _spelt_out,
     "Shape": _some_sizes,
     "Trilu": _triangle,
+    "Where": _choice_of_infinity,
 }

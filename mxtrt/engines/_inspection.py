@@ -52,7 +52,8 @@ def layers(plan: LoadedPlan) -> list[Layer]:
         inspector = plan.engine.create_engine_inspector()
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
-        told = json.loads(text)["Layers"]
+        # 8.6 leaves line ends in names as they are
+        told = json.loads(text, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{plan.api.title} tells nothing about the plan's layers") from error
     return [read_layer(layer) for layer in told]

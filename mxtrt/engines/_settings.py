@@ -106,8 +106,9 @@ def _pin_to_float32(trt: Any, layer: Any) -> bool:
     if layer.type == trt.LayerType.CONSTANT or not (decides or 0 in outputs):
         return False
     layer.precision = trt.float32
-    for index in outputs:
-        layer.set_output_type(index, trt.float32)
+    if getattr(layer.type, "name", "") != "CAST":  # which says itself what it makes
+        for index in outputs:
+            layer.set_output_type(index, trt.float32)
     return True
 
 

@@ -188,9 +188,7 @@ def test_comparisons_with_infinity(op: str, inputs: str, infinity: str) -> None:
 def constants(proto: onnx.ModelProto) -> set[float]:
     tensors = (numpy_helper.to_array(tensor) for tensor in proto.graph.initializer)
     used = {name for node in proto.graph.node for name in node.input}
-    return {
-        x for t, a in zip(proto.graph.initializer, tensors) if t.name in used for x in a.flat
-    }
+    return {x for t, a in zip(proto.graph.initializer, tensors) if t.name in used for x in a.flat}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, random_array, run_mxnet
+from operators import ENGINE_OPTIONS, check_operator, check_refused, random_array, run_mxnet
 
 import mxtrt
 
@@ -57,6 +57,7 @@ def test_float16(kind: str) -> None:
         shapes={n: a.shape for n, a in arrays.items()},
         dtypes=dict.fromkeys(arrays, "float16"),
         min_subgraph_size=1,
+        **ENGINE_OPTIONS,
     )
     (found,) = run_mxnet(optimized, arrays)
     assert found.dtype == np.float16
@@ -186,7 +187,7 @@ def test_layers_run_as_one_part(kind: str) -> None:
     known = {n: a.shape for n, a in fed.items()}
     opened = {n: (None, None, UNITS)[: a.ndim] for n, a in fed.items()}
     for sizes in (known, opened):
-        optimized, kept = mxtrt.optimize(symbol, params, shapes=sizes)
+        optimized, kept = mxtrt.optimize(symbol, params, shapes=sizes, **ENGINE_OPTIONS)
         assert not kept
         nodes = json.loads(optimized.tojson())["nodes"]
         assert [n["op"] for n in nodes if n["op"] != "null"] == ["_mxtrt_engine"]

@@ -10,7 +10,14 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, operator, random_array, run_mxnet
+from operators import (
+    ENGINE_OPTIONS,
+    check_operator,
+    check_refused,
+    operator,
+    random_array,
+    run_mxnet,
+)
 
 import mxtrt
 
@@ -62,7 +69,9 @@ def test_particular_matrices(name: str) -> None:
 def test_equal_eigenvalues() -> None:
     """Their vectors may be any basis of one plane: the matrix comes out of them again."""
     x = np.full((4, 4), 0.5, "float32") + np.eye(4, dtype="float32")
-    optimized, _ = mxtrt.optimize(SYEVD, shapes={"x0": (4, 4)}, min_subgraph_size=1)
+    optimized, _ = mxtrt.optimize(
+        SYEVD, shapes={"x0": (4, 4)}, min_subgraph_size=1, **ENGINE_OPTIONS
+    )
     vectors, values = run_mxnet(optimized, {"x0": x})
     np.testing.assert_allclose(values, [1, 1, 1, 3], rtol=1e-6)
     np.testing.assert_allclose(vectors.T @ np.diag(values) @ vectors, x, atol=1e-6)

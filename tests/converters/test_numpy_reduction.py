@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import (
+    ENGINE_OPTIONS,
     TOLERANCES,
     check_numpy,
     check_operator,
@@ -91,6 +92,7 @@ def test_engines_survive_divisions_that_mxnet_does_not(
         shapes={name: a.shape if known else (None,) * a.ndim for name, a in inputs.items()},
         dtypes={name: a.dtype.name for name, a in inputs.items()},
         min_subgraph_size=1,
+        **ENGINE_OPTIONS,
     )
     assert "_mxtrt_engine" in optimized.tojson()
     assert run_mxnet(optimized, inputs)

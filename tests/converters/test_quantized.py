@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_refused, optimize_whole, random_array, run_engines, run_mxnet
+from operators import (
+    ENGINE_OPTIONS,
+    check_refused,
+    optimize_whole,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
 
 import mxtrt
 
@@ -329,6 +336,8 @@ def test_there_and_back(a: float, b: float, out_type: str, shape: list[int], bac
         check(symbol, {"data": data}, {}, share=1)
         return
     expected = run_mxnet(C.dequantize(*symbol), {"data": data})[0]
-    optimized, _ = mxtrt.optimize(C.dequantize(*symbol), shapes={"data": tuple(shape)})
+    optimized, _ = mxtrt.optimize(
+        C.dequantize(*symbol), shapes={"data": tuple(shape)}, **ENGINE_OPTIONS
+    )
     step = max(abs(a), abs(b)) / 127
     assert np.abs(run_mxnet(optimized, {"data": data})[0] - expected).max() <= step

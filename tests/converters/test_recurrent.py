@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mxnet import gluon
 from operators import (
+    ENGINE_OPTIONS,
     check_operator,
     check_refused,
     optimize_whole,
@@ -166,7 +167,7 @@ def check_against(
     ):
         dtypes = {n: a.dtype for n, a in inputs.items()}
         optimized, left = mxtrt.optimize(
-            symbol, parameters, shapes=shapes, dtypes=dtypes, min_subgraph_size=1
+            symbol, parameters, shapes=shapes, dtypes=dtypes, min_subgraph_size=1, **ENGINE_OPTIONS
         )
         assert not left
         for want, have in zip(expected, run_mxnet(optimized, inputs)):
@@ -266,6 +267,7 @@ def test_float16(mode: str) -> None:
         shapes={n: a.shape for n, a in arrays.items()},
         dtypes=dict.fromkeys(arrays, "float16"),
         min_subgraph_size=1,
+        **ENGINE_OPTIONS,
     )
     for want, have in zip(expected, run_mxnet(optimized, arrays)):
         assert have.dtype == np.float16

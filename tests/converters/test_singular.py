@@ -9,7 +9,14 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import check_operator, check_refused, operator, random_array, run_mxnet
+from operators import (
+    ENGINE_OPTIONS,
+    check_operator,
+    check_refused,
+    operator,
+    random_array,
+    run_mxnet,
+)
 
 import mxtrt
 
@@ -78,7 +85,7 @@ def test_particular_matrices(name: str, dtype: str) -> None:
     check_operator(pinv, {"x0": x}, rtol=100 * eps, atol=100 * eps / size)
     check_operator(SVD[1], {"x0": x}, rtol=100 * eps, atol=10 * eps * size)
     optimized, _ = mxtrt.optimize(SVD, shapes={"x0": x.shape}, dtypes={"x0": dtype},
-                                  min_subgraph_size=1)  # fmt: skip
+                                  min_subgraph_size=1, **ENGINE_OPTIONS)  # fmt: skip
     ut, values, v = run_mxnet(optimized, {"x0": x})
     np.testing.assert_allclose(ut * values @ v, x, atol=10 * eps * size)
     for vectors in (ut, v):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import textwrap
@@ -572,13 +573,14 @@ executor = symbol.bind(mx.cpu(), {"x": mx.nd.ones(3)})
 """
 
 
-def run_process(body):
+def run_process(body, **environment):
     process = subprocess.run(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(body)],
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
+        env={**os.environ, **environment},
     )
     return process.returncode, process.stdout, process.stderr
 
@@ -653,6 +655,38 @@ def test_detach_waits_for_calls_in_progress():
     )
     assert code == 0, errors
     assert out.startswith("[2. 2. 2.]")
+
+
+@pytest.mark.parametrize(
+    ("sources", "threads", "met"), [("1", 1, False), ("2", 1, True), ("1", 2, True)]
+)
+def test_calls_at_once(sources, threads, met):
+    """MXNet gives each operator of a library a source of random numbers: each thread has one."""
+    code, out, errors = run_process(
+        f"""
+        from concurrent.futures import ThreadPoolExecutor
+
+        class Meeting(Slow):
+            def execute(self, inputs, outputs, stream):
+                try:
+                    both.wait(timeout=1)
+                except threading.BrokenBarrierError:
+                    pass
+
+        both = threading.Barrier(2)
+        _bridge.register("slow", Meeting())
+        def bind():
+            return symbol.bind(mx.cpu(), {{"x": mx.nd.ones(3)}})
+        pools = [ThreadPoolExecutor(1) for _ in range({threads})]
+        bound = [pools[i % {threads}].submit(bind).result() for i in range(2)]
+        for output in [executor.forward()[0] for executor in bound]:
+            output.wait_to_read()
+        print(not both.broken)
+        """,
+        MXNET_CPU_WORKER_NTHREADS="2",
+        MXNET_CPU_PARALLEL_RAND_COPY=sources,
+    )
+    assert (code, out) == (0, f"{met}\n"), errors
 
 
 def test_fork():

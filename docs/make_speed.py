@@ -62,6 +62,15 @@ memory of the GPU and from NumPy's arrays; with its CUDA provider, on memory of 
 
 """
 
+IN_FLIGHT = """
+## Several calls in flight
+
+`benchmarks/in_flight.py`: the same engines from MXNet's arrays on the CPU, images per second. While
+one batch is computed the next one is copied, so the copies cost next to nothing. One thread calls
+all executors; [each was bound on a thread of its own](tuning.md#threads). On another H200.
+
+"""
+
 MODELS = """
 ## Other models
 
@@ -137,6 +146,13 @@ def _page() -> Iterator[str]:
     columns = ("MXNet", "PyTorch", "ONNX Runtime numpy", "ONNX Runtime", *OURS)
     rows = [["batch", *(TITLES[c] for c in columns)]]
     rows += [[str(row["batch"]), *_milliseconds(row, columns)] for row in resnet()]
+    yield "\n".join(table(rows)) + "\n"
+    yield IN_FLIGHT
+    flights = sorted(results("in_flight")["results"], key=lambda row: int(row["batch"]))
+    rows = [["batch", *(f"{count} in flight" for count in flights[0]["images_per_second"])]]
+    for row in flights:
+        rates = row["images_per_second"].values()
+        rows.append([str(row["batch"]), *(f"{rate:,.0f}" for rate in rates)])
     yield "\n".join(table(rows)) + "\n"
     models = results("models")["results"]
     other = [f"{NAMES[row['model']]}, {row['batch']}" for row in models if not row["top1_equal"]]

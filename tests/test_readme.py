@@ -109,6 +109,14 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured() -> None:
     assert said in " ".join(README.split())
 
 
+def test_the_speed_of_calls_in_flight_is_what_was_measured() -> None:
+    rates = {row["batch"]: row["images_per_second"]["3"] for row in results("h200_in_flight.json")}
+    said = (
+        f"mxtrt makes {rates[1]:,.0f} images a second at batch 1 and {rates[128]:,.0f} at batch 128"
+    )
+    assert said in " ".join(README.split())
+
+
 def test_the_start_on_a_gpu_is_what_was_measured() -> None:
     started: Any = results("h200_start.json")
     built, warm = (started[start]["both"] for start in ("empty store", "warm"))

@@ -6,7 +6,8 @@
 # `python` is the one with mxtrt, MXNet and TensorRT. PyTorch is looked for in every other python3 on
 # PATH, or in TORCH_PYTHON; MXNET_GPU_LIBRARY names the libmxnet.so of a CUDA build of MXNet, and
 # ONNXRUNTIME_GPU a folder with the unpacked package onnxruntime-gpu 1.14.1. With SWEEP_LIMIT seconds
-# the tests of converters run with TensorRT in place of ONNX Runtime, as many cases as there is time.
+# the tests of converters run with TensorRT in place of ONNX Runtime, as many cases as there is time;
+# MXTRT_TEST_OPTIONS='{"optimization_level": 0}' makes them much faster from TensorRT 8.6 on.
 # OUTDIR gets a text file for each step, JSON files and summary.txt. The exit code is that of the tests, or else of the first
 # benchmark that failed.
 set -uo pipefail
@@ -71,10 +72,10 @@ run_tests() {
   fi
 
   if [ "${SWEEP_LIMIT:-0}" -gt 0 ]; then  # it is told of each failure at the end: so it ends in time
-    step sweep "$SWEEP_LIMIT" env MXTRT_CACHE_DIR=off MXTRT_TEST_ENGINE=tensorrt \
-      MXTRT_TEST_SECONDS=$((SWEEP_LIMIT - 30)) \
+    step sweep "$SWEEP_LIMIT" env MXTRT_CACHE_DIR="$out.sweep" MXTRT_TEST_ENGINE=tensorrt \
+      MXTRT_TEST_SECONDS=$((SWEEP_LIMIT - 90)) \
       python -m pytest -p no:cacheprovider -c ../pyproject.toml --rootdir .. -n "$(($(nproc) / 2))" \
-      --maxschedchunk 1 -m "not gpu and not slow" -q -rs --tb=short converters
+      --maxschedchunk 1 -m "not gpu and not slow" -v -rfE --tb=short converters
     tail -n 1 "$out/sweep.txt" | tee -a "$out/summary.txt"
   fi
 

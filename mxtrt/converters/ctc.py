@@ -26,11 +26,7 @@ def ctc_loss(
     use_label_lengths: bool = False,
     blank_label: str = "first",
 ) -> str:
-    """``CTCLoss`` -> a ``Loop`` over time that adds the chances of all alignments up.
-
-    Special numbers: where an infinite number below 0 forbids every alignment the loss is 0, MXNet's
-    is infinite.
-    """
+    """``CTCLoss`` -> a ``Loop`` over time that adds the chances of all alignments up."""
     if data.dtype != "float32":
         raise UnsupportedOp(f"of {data.dtype}: MXNet adds chances up in float32 alone")
     given = iter(lengths)
@@ -56,8 +52,12 @@ def ctc_loss(
     nothing = onnx.constant(0, data.dtype)
     found = onnx.op("Add", found, onnx.op("Where", is_same, never, nothing))
     loss = onnx.op("Neg", onnx.op("ReduceLogSumExp", found, axes=[1], keepdims=0))
-    too_short = onnx.op("Greater", loss, onnx.constant(-IMPOSSIBLE / 2, data.dtype))
-    return onnx.op("Where", too_short, nothing, loss)  # MXNet's loss where there is no way
+    forbidden = onnx.op("Greater", loss, onnx.constant(-IMPOSSIBLE / 2, data.dtype))
+    loss = onnx.op("Where", forbidden, onnx.constant(np.inf, data.dtype), loss)
+    steps = size_vector(onnx, data, 0) if ends is None else onnx.cast(ends, "int64")
+    needed = onnx.op("Squeeze", _steps_needed(onnx, labels, length, count), onnx.ints([1]))
+    too_short = onnx.op("Greater", needed, steps)
+    return onnx.op("Where", too_short, nothing, loss)  # as MXNet has it
 
 
 def _zero(onnx: OnnxModel) -> str:
@@ -73,6 +73,19 @@ def _before_padding(onnx: OnnxModel, labels: Operand, padding: int, count: int) 
     is_padding = onnx.op("Equal", labels, onnx.constant(padding, "int64"))
     places = onnx.op("Where", is_padding, onnx.ints(range(count)), onnx.constant(count, "int64"))
     return onnx.op("ReduceMin", places, axes=[1], keepdims=1)
+
+
+def _steps_needed(onnx: OnnxModel, labels: Operand, length: str, count: int) -> str:
+    """Return how many steps the labels take, as a column: two alike have a blank between them."""
+    if count == 1:
+        return length
+    first, last, along = onnx.ints([0]), onnx.ints([count]), onnx.ints([1])
+    here = onnx.op("Slice", labels, along, last, along)
+    before = onnx.op("Slice", labels, first, onnx.ints([count - 1]), along)
+    inside = onnx.op("Less", onnx.ints(range(1, count)), length)
+    repeated = onnx.op("And", onnx.op("Equal", here, before), inside)
+    repeats = onnx.op("ReduceSum", onnx.cast(repeated, "int64"), along, keepdims=1)
+    return onnx.op("Add", length, repeats)
 
 
 def _with_blanks(onnx: OnnxModel, labels: Operand, length: str, blank: int, count: int) -> str:

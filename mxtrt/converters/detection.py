@@ -96,7 +96,7 @@ def box_decode(
     Special numbers: of NaN `clip` makes NaN, in MXNet the bound.
     """
     dtype = data.dtype
-    # new axes beside each other, of unknown sizes, come out in the wrong order in TensorRT 8.5
+    # without their axis TensorRT 8.5 put the columns of unknown many boxes behind each other
     offsets = _narrow_columns(onnx, data)
     stds = [onnx.constant(as_float32(std), dtype) for std in (std0, std1, std2, std3)]
     scaled = [onnx.op("Mul", x, std) for x, std in zip(offsets, stds)]

@@ -51,6 +51,19 @@ def test_chances_of_almost_0() -> None:
     check_ctc(ACTIVATIONS * 30, LABELS)
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_chances_of_0(channel: int, steps: int) -> None:
+    """What forbids every alignment makes the loss infinite, and what forbids some does not."""
+    data = ACTIVATIONS.copy()
+    data[:steps, :, channel] = -np.inf
+    check_ctc(data, LABELS)
+    check_ctc(data, LABELS[:, :1])
+    lengths = np.array([6, 3, 1], "float32")
+    check_ctc(data, LABELS, lengths, use_data_lengths=True)
+    check_ctc(data, LABELS, lengths / 3, use_label_lengths=True)
+
+
 def test_refused() -> None:
     inputs = {"x0": ACTIVATIONS.astype("float64"), "x1": LABELS}
     sentence = "of float64: MXNet adds chances up in float32 alone"

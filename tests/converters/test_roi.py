@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import ENGINE_OPTIONS, check_operator, check_refused, random_array, run_mxnet
+from operators import (
+    ENGINE_OPTIONS,
+    check_operator,
+    check_refused,
+    random_array,
+    run_engines,
+    run_mxnet,
+)
 from rtx import build_plan, parts_as_onnx
 
 import mxtrt
@@ -87,7 +94,7 @@ def test_roi_align_ignores_regions_of_no_image(sample_ratio: int, aligned: bool)
     arrays["rois"][[1, 4], 0] = -1
     expected[[1, 4]] = 0
     optimized, _ = mxtrt.optimize(symbol, min_subgraph_size=1, **ENGINE_OPTIONS)
-    np.testing.assert_allclose(run_mxnet(optimized, arrays)[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run_engines(optimized, arrays)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("op", ["ROIPooling", "_contrib_ROIAlign", "_contrib_RROIAlign"])

@@ -170,6 +170,7 @@ def test_choices_of_infinity(options: str, infinity: str) -> None:
     found = written(proto)
     assert not constants(found) & {np.inf, -np.inf}
     np.testing.assert_array_equal(run(found, **given), run(proto, **given))
+    assert with_right_forms(proto, {}, has_infinity=True)[0] is proto
 
 
 @pytest.mark.parametrize("infinity", ["inf", "-inf"])

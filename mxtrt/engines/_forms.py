@@ -9,7 +9,8 @@ Found in the sources of the parser of TensorRT 8.5; what is said of ``Mod`` was 
 - ``CumSum`` starts from its first number times 0, and ``Trilu`` writes every number times 0: NaN
   where those are infinite.
 - ``InstanceNormalization`` reads the memory of float16 scales as float32.
-- Infinity, as a constant of one element, is 1e38 (measured).
+- Infinity, as a constant of one element, is 1e38 (measured; newer versions keep their forms, as
+  they fuse what stands before a softmax).
 - ``Shape`` always gives all sizes; ``Selu`` and ``RoiAlign`` have other defaults.
 - ``ScatterElements`` and ``ScatterND`` put where they should add, before version 10. That has no
   other form. Neither have ``ArgMax`` and ``TopK``, which 8.5 refuses for integers and 8.6 casts.
@@ -48,7 +49,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
 
 
 def with_right_forms(
-    proto: onnx.ModelProto, weights: Weights
+    proto: onnx.ModelProto, weights: Weights, *, has_infinity: bool = False
 ) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
     """Return a model in which NVIDIA's parser takes every operator for what it means.
 
@@ -58,6 +59,8 @@ def with_right_forms(
         Opset 17; its weights are external data.
     weights : mapping of str to array
         The weights by name.
+    has_infinity : bool
+        Whether infinite constants are read right, as it is not in TensorRT 8.
 
     Returns
     -------
@@ -68,7 +71,8 @@ def with_right_forms(
     names : frozenset of str
         The nodes that stand for others; they lose too much in float16.
     """
-    if not any(node.op_type in _FORMS for graph in graphs(proto.graph) for node in graph.node):
+    forms = _FORMS if has_infinity else {**_FORMS, **_WITHOUT_INFINITY}
+    if not any(node.op_type in forms for graph in graphs(proto.graph) for node in graph.node):
         return proto, weights, frozenset()
     model = onnx.ModelProto()
     model.CopyFrom(proto)
@@ -79,11 +83,11 @@ def with_right_forms(
         kept: list[NodeProto] = []
         for node in graph.node:
             form = _Form(graph, node, types, known)
-            write = _FORMS.get(node.op_type)
+            write = forms.get(node.op_type)
             is_written = write is not None and write(form)
             kept.extend(form.nodes if is_written else [node])
             names.update(part.name for part in form.nodes if part.name != node.name)
-        if any(node.op_type in _FORMS for node in graph.node):
+        if any(node.op_type in forms for node in graph.node):
             replace_nodes(graph, kept)
     return model, known, frozenset(names)
 
@@ -323,9 +327,7 @@ def _instance_normalization(form: _Form) -> bool:
 
 _FORMS: dict[str, Callable[[_Form], bool]] = {
     "CumSum": _sums_so_far,
-    "Equal": _equal_to_infinity,
     "InstanceNormalization": _instance_normalization,
-    "Less": _less_than_infinity,
     "LogSoftmax": _log_softmax,
     "Mod": _remainder,
     "ReduceLogSumExp": _log_sum_exp,
@@ -333,5 +335,10 @@ _FORMS: dict[str, Callable[[_Form], bool]] = {
     "Selu": _spelt_out,
     "Shape": _some_sizes,
     "Trilu": _triangle,
+}
+
+_WITHOUT_INFINITY: dict[str, Callable[[_Form], bool]] = {
+    "Equal": _equal_to_infinity,
+    "Less": _less_than_infinity,
     "Where": _choice_of_infinity,
 }

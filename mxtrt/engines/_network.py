@@ -288,7 +288,7 @@ def for_parser(
 ) -> tuple[onnx.ModelProto, Weights, frozenset[str]]:
     """Return a model as this version reads it, its weights, and the nodes that keep float32."""
     model, weights, steps = in_floats(proto, weights)
-    model, weights, forms = with_right_forms(model, weights)
+    model, weights, forms = with_right_forms(model, weights, has_infinity=api.has_int64)
     model, normalisations = decomposed(model, parser.supports_operator)
     float32 = float32_nodes(model, steps | forms | normalisations)
     if api.strongly_typed and precision != "fp32":

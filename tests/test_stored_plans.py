@@ -59,6 +59,7 @@ def plan_key(monkeypatch, **changes) -> str:
         "driver": "580.65",
         "libraries": {"nvidia-cudnn-cu11": "8.6"},
         "mxtrt": "0.1.0",
+        "sources": "0123abcd",
         **changes,
     }
     driver = SimpleNamespace(get_driver_version=lambda: parts["cuda"])
@@ -66,6 +67,7 @@ def plan_key(monkeypatch, **changes) -> str:
     monkeypatch.setattr(_stored, "_kernel_driver", lambda: parts["driver"])
     monkeypatch.setattr(_stored, "_libraries", lambda: parts["libraries"])
     monkeypatch.setattr(_stored, "__version__", parts["mxtrt"])
+    monkeypatch.setattr(_stored, "_sources", lambda: parts["sources"])
     _stored.stored_plan(
         no_build, no_build, parts["api"], parts["gpu"], parts["proto"], parts["weights"],
         profile=parts["profile"], options=parts["options"], targets=parts["targets"],
@@ -101,6 +103,7 @@ Z = np.zeros(6, np.float32)
         {"driver": "580.66"},
         {"libraries": {"nvidia-cudnn-cu11": "8.7"}},
         {"mxtrt": "0.1.1"},
+        {"sources": "0123abce"},
     ],
     ids=lambda change: "-".join(change),
 )

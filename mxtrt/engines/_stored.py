@@ -109,7 +109,7 @@ def stored_plan(
 
     def build_now() -> Any:
         built.append(True)
-        return _build_with_timings(build, api, store, {"kind": "timing", **machine}, options)
+        return _build_with_timings(build, api, store, _timing_key(machine), options)
 
     def load_right(content: Any) -> T:
         plan = load(content)
@@ -257,8 +257,13 @@ def built_with_timings(
     store = open_store(options.cache_dir, options.cache_size)
     if store is None:
         return build()
-    key = {"kind": "timing", **machine_facts(api, gpu)}
+    key = _timing_key(machine_facts(api, gpu))
     return _build_with_timings(build, api, store, key, options)
+
+
+def _timing_key(machine: Mapping[str, Any]) -> Key:
+    # how long a kernel takes does not depend on what mxtrt asks TensorRT to build
+    return {"kind": "timing", **machine, "mxtrt": __version__}
 
 
 def _build_with_timings(
@@ -329,13 +334,23 @@ def _plain(value: Any) -> Any:
 
 def machine_facts(api: Api, gpu: Gpu | None) -> dict[str, Any]:
     """Return the versions of everything that makes or runs a plan, and the GPU."""
-    facts: dict[str, Any] = {"mxtrt": __version__, "engine": api.name, "version": api.version}
+    ours = f"{__version__} ({_sources()})"
+    facts: dict[str, Any] = {"mxtrt": ours, "engine": api.name, "version": api.version}
     if gpu is not None:
         facts["gpu"] = gpu.name
         facts["compute_capability"] = ".".join(map(str, gpu.capability))
         facts["cuda"] = _cuda.driver().get_driver_version()
         facts["driver"] = _kernel_driver()
     return {**facts, "libraries": _libraries()}
+
+
+@cache
+def _sources() -> str:
+    """Return a checksum of what makes plans: a checkout changes without a new version."""
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()[:8]
 
 
 @cache

@@ -126,7 +126,7 @@ def test_word_numbers_of_an_embedding(typed: bool, precision: str, weights: str,
     [operator] = operators(symbol)
     proto = onnx.load_model_from_string(operator.onnx.model)
     held = {name: numpy_view(array) for name, array in operator.onnx.weights().items()}
-    api = SimpleNamespace(strongly_typed=typed)
+    api = SimpleNamespace(strongly_typed=typed, has_int64=typed)
     parser = SimpleNamespace(supports_operator=lambda op_type: True)
     model, *_ = _network.for_parser(api, parser, proto, held, precision)
     assert [i.type.tensor_type.elem_type for i in model.graph.input] == [kind]

@@ -392,7 +392,10 @@ def test_ctrl_c_in_a_call() -> None:
         """,
         OPTIMIZED,
     )
-    assert (code, out, errors) == (0, "3 True True\n", "")
+    # Python tells of one that comes while an array is being deleted, and goes on
+    lost = errors.count("Exception ignored in: <function NDArray.__del__")
+    assert (code, out) == (0, f"{3 - lost} True True\n"), errors
+    assert bool(errors) == bool(lost)
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_process() -> None:

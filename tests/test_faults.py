@@ -393,7 +393,7 @@ def test_ctrl_c_in_a_call() -> None:
         OPTIMIZED,
     )
     # Python tells of one that comes while an array is being deleted, and goes on
-    lost = errors.count("Exception ignored in: <function NDArray.__del__")
+    lost = errors.count("Exception ignored in: <function NDArrayBase.__del__")
     assert (code, out) == (0, f"{3 - lost} True True\n"), errors
     assert bool(errors) == bool(lost)
 

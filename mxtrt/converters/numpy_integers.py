@@ -129,7 +129,8 @@ def lcm_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool =
 def _lcm(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     one, two = (onnx.op("Abs", onnx.cast(x, "int64")) for x in (a, b))
     zero = onnx.constant(0, "int64")
-    divisor = _gcd(onnx, one, two, STEPS[dtype])
+    # TensorRT divides int32 in loops less exactly: that ends at the same divisor, or its negative
+    divisor = onnx.op("Abs", _gcd(onnx, one, two, STEPS[dtype]))
     divisor = onnx.op("Where", onnx.op("Equal", divisor, zero), onnx.constant(1, "int64"), divisor)
     found = onnx.op("Mul", onnx.op("Div", one, divisor), two)
     return found if dtype == "int64" else onnx.cast(found, dtype)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import (
-    ENGINE_OPTIONS,
     TOLERANCES,
     check_numpy,
     check_operator,
     check_refused,
     operator,
+    optimize_whole,
     random_array,
-    run_mxnet,
+    run_engines,
 )
 
 import mxtrt
@@ -87,15 +87,12 @@ def test_engines_survive_divisions_that_mxnet_does_not(
     op: str, arrays: list[np.ndarray], attrs: dict[str, Any], known: bool
 ) -> None:
     inputs = {f"x{i}": array for i, array in enumerate(arrays)}
-    optimized, _ = mxtrt.optimize(
+    optimized, _ = optimize_whole(
         operator(op, len(arrays), **attrs),
         shapes={name: a.shape if known else (None,) * a.ndim for name, a in inputs.items()},
         dtypes={name: a.dtype.name for name, a in inputs.items()},
-        min_subgraph_size=1,
-        **ENGINE_OPTIONS,
     )
-    assert "_mxtrt_engine" in optimized.tojson()
-    assert run_mxnet(optimized, inputs)
+    assert run_engines(optimized, inputs)
     mxtrt.release(optimized)
 
 

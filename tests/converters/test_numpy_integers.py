@@ -54,6 +54,9 @@ def test_least_common_multiple_of_neighbours_in_fibonaccis_row() -> None:
     """They take the most divisions."""
     a, b = np.array([1836311903, 2**31 - 1, -(2**31)]), np.array([1134903170, 7, 12])
     check_numpy("_npi_lcm", a.astype("int32"), b.astype("int32"))
+
+
+def test_least_common_multiple_of_the_largest_integers() -> None:
     a, b = np.array([7540113804746346429, 3]), np.array([4660046610375530309, 0])
     check_numpy("_npi_lcm", a, b)
 

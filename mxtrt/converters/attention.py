@@ -1,7 +1,8 @@
 """Attention over interleaved projections, as GluonNLP's transformers write it.
 
 A projection holds, for each head in turn, its query, key and value (or key and value):
-``(length, batch, heads * parts * size)``. The products are of three axes, heads and batch in one.
+``(length, batch, heads * parts * size)``. MXNet has batch and heads in one axis; here the products
+have an axis of each, as TensorRT finds no kernel for a layer whose cut mixes both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from ..errors import UnsupportedOp
 from ..graph import Value
 from ..onnx_model import OnnxModel
 from ..registry import converts
+from .shape import Size, reshaped, sizes_of
 
 
 @converts("_contrib_interleaved_matmul_selfatt_qk")
@@ -20,8 +22,8 @@ def interleaved_matmul_selfatt_qk(
 ) -> str:
     """``_contrib_interleaved_matmul_selfatt_qk`` -> ``MatMul`` of queries and keys."""
     size = _Size(onnx, queries_keys_values, 3 * heads)
-    query, key, _ = _parts(onnx, queries_keys_values, size, 3)
-    return _scores(onnx, query, key, size)
+    query, key, _ = _parts(onnx, queries_keys_values, size, heads, 3)
+    return _scores(onnx, query, key, size, heads, queries_keys_values, queries_keys_values)
 
 
 @converts("_contrib_interleaved_matmul_selfatt_valatt")
@@ -30,8 +32,8 @@ def interleaved_matmul_selfatt_valatt(
 ) -> str:
     """``_contrib_interleaved_matmul_selfatt_valatt`` -> ``MatMul`` of attention and values."""
     size = _Size(onnx, queries_keys_values, 3 * heads)
-    value = _parts(onnx, queries_keys_values, size, 3)[2]
-    return _attended(onnx, attention, value, size, heads)
+    value = _parts(onnx, queries_keys_values, size, heads, 3)[2]
+    return _attended(onnx, attention, value, size, heads, queries_keys_values)
 
 
 @converts("_contrib_interleaved_matmul_encdec_qk")
@@ -40,9 +42,9 @@ def interleaved_matmul_encdec_qk(
 ) -> str:
     """``_contrib_interleaved_matmul_encdec_qk`` -> ``MatMul`` of queries and keys."""
     size = _Size(onnx, queries, heads)
-    (query,) = _parts(onnx, queries, size, 1)
-    key, _ = _parts(onnx, keys_values, size, 2)
-    return _scores(onnx, query, key, size)
+    (query,) = _parts(onnx, queries, size, heads, 1)
+    key, _ = _parts(onnx, keys_values, size, heads, 2)
+    return _scores(onnx, query, key, size, heads, queries, keys_values)
 
 
 @converts("_contrib_interleaved_matmul_encdec_valatt")
@@ -51,8 +53,8 @@ def interleaved_matmul_encdec_valatt(
 ) -> str:
     """``_contrib_interleaved_matmul_encdec_valatt`` -> ``MatMul`` of attention and values."""
     size = _Size(onnx, keys_values, 2 * heads)
-    value = _parts(onnx, keys_values, size, 2)[1]
-    return _attended(onnx, attention, value, size, heads)
+    value = _parts(onnx, keys_values, size, heads, 2)[1]
+    return _attended(onnx, attention, value, size, heads, keys_values)
 
 
 @converts("_contrib_div_sqrt_dim")
@@ -91,24 +93,34 @@ class _Size:
         return root if real == self._dtype else self._onnx.cast(root, self._dtype)
 
 
-def _parts(onnx: OnnxModel, projection: Value, size: _Size, count: int) -> tuple[str, ...]:
-    """Return queries, keys, values: each ``(length, batch * heads, size)``."""
+def _parts(
+    onnx: OnnxModel, projection: Value, size: _Size, heads: int, count: int
+) -> tuple[str, ...]:
+    """Return queries, keys, values: each ``(length, batch, heads, size)``."""
     if count == 1:
-        return (onnx.op("Reshape", projection, size.shape(0, -1)),)
-    together = onnx.op("Reshape", projection, size.shape(0, -1, count))
+        return (onnx.op("Reshape", projection, size.shape(0, 0, heads)),)
+    together = onnx.op("Reshape", projection, size.shape(0, 0, heads, count))
     return tuple(
-        onnx.op("Gather", together, onnx.constant(part, "int64"), axis=2) for part in range(count)
+        onnx.op("Gather", together, onnx.constant(part, "int64"), axis=3) for part in range(count)
     )
 
 
-def _scores(onnx: OnnxModel, query: str, key: str, size: _Size) -> str:
+def _scores(
+    onnx: OnnxModel, query: str, key: str, size: _Size, heads: int, queries: Value, keys: Value
+) -> str:
     """Return the products of queries and keys: ``(batch * heads, length, length)``."""
-    scaled = onnx.op("Div", onnx.op("Transpose", query, perm=[1, 0, 2]), size.root())
-    return onnx.op("MatMul", scaled, onnx.op("Transpose", key, perm=[1, 2, 0]))
+    scaled = onnx.op("Div", onnx.op("Transpose", query, perm=[1, 2, 0, 3]), size.root())
+    scores = onnx.op("MatMul", scaled, onnx.op("Transpose", key, perm=[1, 2, 3, 0]))
+    sizes = [Size(queries, (1,), factor=heads), Size(queries, (0,)), Size(keys, (0,))]
+    return reshaped(onnx, scores, sizes, like=queries, leading=0)
 
 
-def _attended(onnx: OnnxModel, attention: Value, value: str, size: _Size, heads: int) -> str:
+def _attended(
+    onnx: OnnxModel, attention: Value, value: str, size: _Size, heads: int, projection: Value
+) -> str:
     """Return the sums of the values: ``(length, batch, heads * size)``."""
-    sums = onnx.op("MatMul", attention, onnx.op("Transpose", value, perm=[1, 0, 2]))
-    in_order = onnx.op("Transpose", sums, perm=[1, 0, 2])
-    return onnx.op("Reshape", in_order, size.shape(0, -1, times=heads))
+    sizes = [Size(projection, (1,)), Size(factor=heads), *sizes_of(attention, (1, 2))]
+    by_head = reshaped(onnx, attention, sizes, like=attention, leading=0)
+    sums = onnx.op("MatMul", by_head, onnx.op("Transpose", value, perm=[1, 2, 0, 3]))
+    in_order = onnx.op("Transpose", sums, perm=[2, 0, 1, 3])
+    return onnx.op("Reshape", in_order, size.shape(0, 0, times=heads))

@@ -239,8 +239,9 @@ def assert_same(expected: Sequence[Any], found: Sequence[Any]) -> None:
         np.testing.assert_allclose(have.asnumpy(), want.asnumpy(), rtol=1e-4, atol=1e-5)
 
 
-def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray) -> None:
+def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray, **more: Any) -> None:
     """Compare a net with its exported symbol's engines, for sizes known, open, and all unknown."""
+    engine_options = {**ENGINE_OPTIONS, **more}
     mx.npx.random.seed(0)
     net.initialize(mx.init.Xavier(magnitude=4))
     net.hybridize()
@@ -258,7 +259,7 @@ def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray) -> None:
             "shapes": dict(zip(names, sizes)),
             "dtypes": {n: a.dtype.name for n, a in zip(names, arrays)},
             "min_subgraph_size": 1,
-            **ENGINE_OPTIONS,
+            **engine_options,
         }
         if sizes is not none:
             check_none_left(mxtrt.explain(symbol, params, **options).left)
@@ -273,7 +274,7 @@ def check_net(net: nn.HybridBlock, path: Path, *arrays: np.ndarray) -> None:
         )
         assert_same(expected, executor.forward(is_train=False))
         mxtrt.release(optimized)
-    block = mxtrt.optimize(net, *inputs, **ENGINE_OPTIONS)
+    block = mxtrt.optimize(net, *inputs, **engine_options)
     for _ in range(2):
         assert_same(expected, arrays_of(block(*inputs)))
     if all(array.ndim and len(array) > 1 for array in arrays):
@@ -311,7 +312,8 @@ def test_ranking(tmp_path: Path) -> None:
 
 def test_scalars_and_empty_arrays(tmp_path: Path) -> None:
     arrays = random_array((3, 4)), np.float32(1.5).reshape(()), np.zeros((0, 4), "float32")
-    check_net(Scalars(), tmp_path, *arrays)
+    # TensorRT builds no sum of nothing, and takes no input without elements: ONNX Runtime serves
+    check_net(Scalars(), tmp_path, *arrays, strict=False)
 
 
 def test_net_of_the_zoo(tmp_path: Path) -> None:

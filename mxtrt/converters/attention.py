@@ -2,7 +2,7 @@
 
 A projection holds, for each head in turn, its query, key and value (or key and value):
 ``(length, batch, heads * parts * size)``. MXNet has batch and heads in one axis; here the products
-have an axis of each, as TensorRT finds no kernel for a layer whose cut mixes both.
+have an axis of each, as TensorRT 8 cannot build a decoder in which a reshape mixes both.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def lcm_scalar(onnx: OnnxModel, x: Value, *, scalar: float = 1.0, is_int: bool =
 def _lcm(onnx: OnnxModel, a: Operand, b: Operand, dtype: str) -> str:
     one, two = (onnx.op("Abs", onnx.cast(x, "int64")) for x in (a, b))
     zero = onnx.constant(0, "int64")
-    # TensorRT divides int32 in loops less exactly: that ends at the same divisor, or its negative
+    # the loop may end at the negative of the divisor in TensorRT 8.5
     divisor = onnx.op("Abs", _gcd(onnx, one, two, STEPS[dtype]))
     divisor = onnx.op("Where", onnx.op("Equal", divisor, zero), onnx.constant(1, "int64"), divisor)
     found = onnx.op("Mul", onnx.op("Div", one, divisor), two)
